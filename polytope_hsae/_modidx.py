@@ -5,4 +5,12 @@ d = { 'settings': { 'branch': 'main',
                 'doc_host': 'https://polytope-hsae.github.io',
                 'git_url': 'https://github.com/polytope-hsae/polytope-hsae',
                 'lib_path': 'polytope_hsae'},
-  'syms': {}}
+  'syms': { 'polytope_hsae.results': { 'polytope_hsae.results.Null': ('results.html#null', 'polytope_hsae/results.py'),
+                                       'polytope_hsae.results.PhaseResults': ('results.html#phaseresults', 'polytope_hsae/results.py'),
+                                       'polytope_hsae.results.PhaseResults.get': ( 'results.html#phaseresults.get',
+                                                                                   'polytope_hsae/results.py'),
+                                       'polytope_hsae.results.Result': ('results.html#result', 'polytope_hsae/results.py'),
+                                       'polytope_hsae.results.RunResults': ('results.html#runresults', 'polytope_hsae/results.py'),
+                                       'polytope_hsae.results.atomic_write': ('results.html#atomic_write', 'polytope_hsae/results.py'),
+                                       'polytope_hsae.results.load_results': ('results.html#load_results', 'polytope_hsae/results.py'),
+                                       'polytope_hsae.results.write_phase': ('results.html#write_phase', 'polytope_hsae/results.py')}}}
