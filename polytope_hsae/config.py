@@ -15,6 +15,7 @@ import json
 import platform
 import re
 import subprocess
+from itertools import takewhile
 from importlib.metadata import PackageNotFoundError, version
 from pathlib import Path
 from typing import Annotated, Any, Literal, Sequence
@@ -74,6 +75,7 @@ class Data(Section):
 class Concepts(Section):
     "Which concepts are looked for."
     ontology: Literal["wordnet"] = "wordnet"  # where the hierarchy comes from
+    wordnet: Literal["embedded", "nltk"] = "embedded"  # WordNet 3.0 as a Python package, or the data NLTK downloaded
     pos: Literal["noun", "verb"] = "noun"  # part of speech of the hierarchy
     parents: Count = 80  # parent concepts selected
     max_children: Count = 4  # children kept per parent
@@ -291,8 +293,10 @@ def _sentence(
         return f"unknown key '{path}' in {source}; the nearest valid key is '{_nearest(path)}'"
     if found["type"] == "value_error":
         return f"{found['ctx']['error']} (in {source})"
-    expected = found["msg"].removeprefix("Input ").replace("a valid dictionary or instance of", "a section of keys for")
-    return f"{path} is {found['input']!r} in {source}, but it {expected}; correct it there or with --set {path}=VALUE"
+    settable = ".".join(takewhile(lambda p: isinstance(p, str), found["loc"]))  # a list is set as a whole
+    expected = "it is a section with keys of its own" if found["type"] == "model_type" else found["msg"][0].lower() + found["msg"][1:]
+    fix = f"set one of {settable}.{{{', '.join(k.split('.')[-1] for k in config_keys() if k.startswith(settable + '.'))}}}" if found["type"] == "model_type" else f"correct it there or with --set {settable}=VALUE"
+    return f"{path} is {found['input']!r} in {source}, but {expected}; {fix}"
 
 # %% ../nbs/00_config.ipynb #c032
 class _Loader(yaml.SafeLoader):
