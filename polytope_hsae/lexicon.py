@@ -62,7 +62,7 @@ def _senses(wordnet: Any, lower: str, counts: dict[str, int]) -> tuple[set[str],
     "Base forms of a lower-case word, and its senses as (lemma spelling, synset, count, weight)"
     bases, found = set(), []
     for pos in "nvar":
-        for base in sorted({lower, wordnet.morphy(lower, pos)} - {None}):
+        for base in sorted(set(wordnet._morphy(lower, pos))):  # the public morphy gives one base form only
             lemmas = wordnet.lemmas(base, pos)
             bases.update({base} if lemmas else ())
             for rank, lemma in enumerate(lemmas, 1):
