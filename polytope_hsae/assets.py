@@ -11,6 +11,7 @@ import importlib.util
 import os
 import shutil
 import tempfile
+import warnings
 from contextlib import contextmanager
 from pathlib import Path
 from typing import Any, Iterator, NamedTuple
@@ -218,16 +219,18 @@ def load_wordnet(
     else:
         raise UserError(f"concepts.wordnet is '{source}'; allowed are 'embedded' and 'nltk'")
     try:
-        return WordNetCorpusReader(nltk.data.find("corpora/wordnet", paths), None)
+        with warnings.catch_warnings():
+            warnings.filterwarnings("ignore", message="The multilingual functions")  # none are used
+            return WordNetCorpusReader(nltk.data.find("corpora/wordnet", paths), None)
     except (LookupError, OSError) as e:
         fetch = FETCH_EMBEDDED if source == "embedded" else "python -m nltk.downloader -u wordnet && unzip corpora/wordnet.zip in the folder it names"
         raise UserError(f"WordNet ({source}) is missing or unreadable; fetch it with: {fetch}") from e
 
 # %% ../nbs/01_assets.ipynb #c032
 def _wordnet_texts(wordnet: WordNetCorpusReader) -> Iterator[str]:
-    "Each synset's gloss, then its example sentences, by part of speech and offset."
+    "Each synset's gloss, then its example sentences, by part of speech in the order of WordNet's files."
     for pos in "nvar":
-        for synset in sorted(wordnet.all_synsets(pos), key=lambda s: s.offset()):
+        for synset in wordnet.all_synsets(pos):
             yield synset.definition()
             yield from synset.examples()
 
@@ -264,7 +267,7 @@ def iter_texts(
         raise UserError(f"data.source is '{source}', which is no file here; use 'wordnet-glosses', a text file, or owner/name[:config] of a hub data set")
     yield from (text for text in texts if text.strip())
 
-# %% ../nbs/01_assets.ipynb #c036
+# %% ../nbs/01_assets.ipynb #c038
 def prepare_embedded() -> dict[str, Path]:
     "Convert the embedded model and WordNet into the cache where that is not done yet; the folders by name."
     return {"model": embedded_model_dir(), "wordnet": _embedded_wordnet_root() / "corpora" / "wordnet"}
