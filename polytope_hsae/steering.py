@@ -4,7 +4,7 @@
 
 # %% auto #0
 __all__ = ['equal_norm', 'random_directions', 'diff_mean', 'latent_directions', 'SteeringEffects', 'steer', 'steering_table',
-           'leakage_ratio', 'steering_results', 'steered', 'continuations']
+           'leakage_ratio', 'steering_results', 'at_effect', 'steered', 'continuations']
 
 # %% ../nbs/10_steering.ipynb #c003
 import math
@@ -79,6 +79,7 @@ class SteeringEffects(NamedTuple):
     kl_ABN: Tensor  # KL(clean‖steered)
     nll_ABN: Tensor  # rise of the loss on the true next token; NaN when it was not given
     ratio_kl_ABN: Tensor  # KL of sibling shares, clean‖steered; NaN where a direction has fewer than two siblings
+    sibling_ABN: Tensor  # mean Δ log P over the siblings; NaN where a direction has none
     dlogit_NC: Tensor  # change of the raw logit (before a soft-cap) per unit α, mean over the concept's words
     cohen_d_N: Tensor  # target words' against off-target words' logit change, over the pooled standard deviation
 
@@ -130,14 +131,14 @@ def _cohen_d(own: Tensor, other: Tensor) -> Tensor:
 
 
 def _summarise(before_BC: Tensor, moved: list[_Moved], target_N: Tensor, off_NC: Tensor, sibling_NC: Tensor) -> list[Tensor]:
-    "Records of one chunk, magnitudes first: Δ per concept (summed over contexts), then per context on, off, success, KL, loss, ratio KL"
+    "Records of one chunk, magnitudes first: Δ per concept (summed over contexts), then per context on, off, success, KL, loss, ratio KL, siblings"
     records = []
     for delta_BNC, kl_BN, nll_BN in moved:
         on_BN = delta_BNC.gather(2, target_N[None, :, None].expand(len(delta_BNC), -1, 1))[..., 0]
         off_BN = (delta_BNC.abs() * off_NC).sum(-1) / off_NC.sum(-1)
         rival_BN = delta_BNC.masked_fill(~off_NC, -math.inf).amax(-1)
         records.append((delta_BNC.sum(0, keepdim=True), on_BN, off_BN, (on_BN > rival_BN).double(), kl_BN, nll_BN,
-                        _ratio_kl(before_BC, delta_BNC, sibling_NC)))
+                        _ratio_kl(before_BC, delta_BNC, sibling_NC), (delta_BNC * sibling_NC).sum(-1) / sibling_NC.sum(-1)))
     return [torch.stack(part) for part in zip(*records)]
 
 # %% ../nbs/10_steering.ipynb #c018
@@ -148,7 +149,7 @@ def steer(
     target_N: Tensor,  # which concept each direction is meant for
     weight_VD: Tensor,  # unembedding rows
     off_NC: Tensor | None = None,  # concepts that count as off-target; None: all but the target
-    sibling_NC: Tensor | None = None,  # concepts whose mutual shares should not change; None: not measured
+    sibling_NC: Tensor | None = None,  # concepts whose mutual shares should not change, a child's siblings or a parent's children; None: not measured
     bias_V: Tensor | None = None,  # output bias
     softcap: float | None = None,  # logit soft-cap
     next_token_B: Tensor | None = None,  # true next tokens, for the loss; None: not measured
@@ -175,7 +176,7 @@ def steer(
         move = lambda shift: _factored(raw_BV, shift, words, next_B) if softcap is None else _capped(raw_BV, shift, words, next_B, softcap)
         blocks.append([_summarise(before_BC, [move(alpha * shift_NV[cols].double()) for alpha in alphas], target_N[cols], off_NC[cols], sibling_NC[cols])
                        for cols in torch.arange(N).split(step)])
-    sums, *per_context = [torch.cat([torch.cat([block[i] for block in row], 2) for row in blocks], 1) for i in range(7)]
+    sums, *per_context = [torch.cat([torch.cat([block[i] for block in row], 2) for row in blocks], 1) for i in range(8)]
     dlogit_NC = torch.stack([shift_NV[:, w].mean(1) for w in words], 1).double()
     other = [torch.cat([words[c] for c in off.nonzero()[:, 0].tolist()]) for off in off_NC]
     d_N = torch.stack([_cohen_d(shift[words[t]], shift[o]) for shift, t, o in zip(shift_NV.double(), target_N.tolist(), other)])
@@ -195,7 +196,7 @@ def steering_table(
         method=method, concept=[concepts[t] for t in target_N.tolist()] * A, alpha=effects.alpha_A.repeat_interleave(N).numpy(), on_target=on, off_target=off,
         leakage=np.where(on > 0, off / np.where(on > 0, on, 1), math.nan), success=mean(effects.success_ABN), cohen_d=effects.cohen_d_N.repeat(A).numpy(),
         dlogit=(effects.alpha_A[:, None] * effects.dlogit_NC[torch.arange(N), target_N]).flatten().numpy(), kl=mean(effects.kl_ABN), nll=mean(effects.nll_ABN),
-        ratio_kl=mean(effects.ratio_kl_ABN), n_contexts=effects.on_ABN.shape[1]))
+        ratio_kl=mean(effects.ratio_kl_ABN), selectivity=on - mean(effects.sibling_ABN), n_contexts=effects.on_ABN.shape[1]))
 
 
 def leakage_ratio(
@@ -213,12 +214,12 @@ def steering_results(
     rng: np.random.Generator,
     level: str = "parent",  # what was steered: `parent` or `child`
 ) -> list[Result]:
-    "On-target, off-target, leakage, success, cost and ratio KL at every magnitude, with intervals over contexts and concepts"
+    "On-target, off-target, leakage, success, selectivity, cost and ratio KL at every magnitude, with intervals over contexts and concepts"
     B, N = effects.on_ABN.shape[1:]
     results = []
     for a, alpha in enumerate(effects.alpha_A.tolist()):
         scores = dict(on_target=effects.on_ABN[a], off_target=effects.off_ABN[a], success=effects.success_ABN[a], kl=effects.kl_ABN[a], nll=effects.nll_ABN[a],
-                      ratio_kl=effects.ratio_kl_ABN[a])
+                      ratio_kl=effects.ratio_kl_ABN[a], selectivity=effects.on_ABN[a] - effects.sibling_ABN[a])
         found: dict[str, Interval] = {name: interval(x.numpy(), rng, 1000) for name, x in scores.items() if x.isfinite().all(0).any()}
         found["leakage"] = interval(leakage_ratio(effects, alpha), rng, 1000)
         for name, i in found.items():
@@ -228,6 +229,22 @@ def steering_results(
     return results
 
 # %% ../nbs/10_steering.ipynb #c034
+def at_effect(
+    table: pd.DataFrame,  # from `steering_table`, several methods together
+    gain: float,  # on-target Δ log P to compare at, nats
+    columns: Sequence[str] = ("off_target", "kl"),  # what to read there
+) -> pd.DataFrame:  # one row per method and concept: method, concept, alpha, and the columns
+    "Off-target effect and cost at matched on-target effect, by linear interpolation; NaN where the gain is not reached"
+    rows = []
+    for (method, concept), curve in table.sort_values("alpha").groupby(["method", "concept"], sort=False):
+        on = np.concatenate([[0.], curve["on_target"]])
+        past = int(np.argmax(on >= gain)) if (on >= gain).any() else 0
+        share = (gain - on[past - 1]) / (on[past] - on[past - 1]) if past else math.nan
+        paths = {name: np.concatenate([[0.], curve[name]]) for name in ("alpha", *columns)}
+        rows.append(dict(method=method, concept=concept, **{name: (1 - share) * path[past - 1] + share * path[past] for name, path in paths.items()}))
+    return pd.DataFrame(rows)
+
+# %% ../nbs/10_steering.ipynb #c038
 @contextmanager
 def steered(
     model,  # causal language model
