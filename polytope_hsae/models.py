@@ -126,8 +126,7 @@ def _children(self: HierarchicalSAE, x_BD: Tensor, parents: Pattern, z_BK: Tenso
     n_children, parent_N1 = self.m_top * self.m_low, parents.index_BK.flatten()[:, None]
     enc_FS, bias_F = self.child_enc_PLS.flatten(0, 1), self.child_bias_PL.flatten()
     with torch.no_grad():
-        all_NL = Pattern(parent_N1 * self.m_low + torch.arange(self.m_low, device=x_BD.device), n_children)
-        pre_NL = dots_at(all_NL, inside_NS, enc_FS, bias_F)
+        pre_NL = project_down(Pattern(parent_N1, self.m_top), inside_NS, self.child_enc_PLS)[:, 0] + self.child_bias_PL[parent_N1[:, 0]]
         score_NT, child_NT = pre_NL.topk(self.topk_child, dim=1, sorted=False)
         children = Pattern(parent_N1 * self.m_low + child_NT, n_children)
     c_NT = dots_at(children, inside_NS, enc_FS, bias_F, None, score_NT).relu() * (z_BK > 0).view(-1, 1)
