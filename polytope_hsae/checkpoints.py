@@ -5,7 +5,7 @@
 # %% auto #0
 __all__ = ['TENSORS', 'META', 'CHECKPOINT_VERSION', 'split_tensors', 'join_tensors', 'rng_state', 'set_rng_state',
            'checkpoint_steps', 'checkpoint_path', 'save_checkpoint', 'load_checkpoint', 'latest_checkpoint',
-           'catch_sigterm']
+           'catch_sigterm', 'BatchSource']
 
 # %% ../nbs/08a_checkpoints.ipynb #c003
 import hashlib
@@ -17,7 +17,7 @@ import tempfile
 import threading
 from contextlib import contextmanager
 from pathlib import Path
-from typing import Any, Iterator
+from typing import Any, Iterable, Iterator
 
 import torch
 from safetensors import SafetensorError
@@ -180,3 +180,37 @@ def catch_sigterm() -> Iterator[threading.Event]:
         yield asked
     finally:
         signal.signal(signal.SIGTERM, former)
+
+# %% ../nbs/08a_checkpoints.ipynb #c026
+class BatchSource:
+    "An endless iterator over activation batches that knows its position."
+
+    def __init__(
+        self,
+        batches: Iterable[Tensor],  # each n×d; seeded by its maker
+    ):
+        self.batches, self.taken, self._iterator = batches, 0, iter(batches)
+
+    def __next__(self) -> Tensor:
+        batch = next(self._iterator, None)
+        if batch is None:
+            self._iterator = iter(self.batches)
+            batch = next(self._iterator, None)
+        if batch is None:
+            raise UserError(f"the activation batches ended after {self.taken} steps, before the plan did: give an endless iterator, a list, or fewer steps")
+        self.taken += 1
+        return batch
+
+    def state(self) -> dict[str, Any]:
+        "Position to continue from"
+        own = self.batches.state_dict() if hasattr(self.batches, "state_dict") else None
+        return {"taken": self.taken, "own": own}
+
+    def restore(self, state: dict[str, Any]) -> None:
+        "Go to a position; costs a pass over the skipped batches unless the iterable can jump."
+        if state["own"] is not None:
+            self.batches.load_state_dict(state["own"])
+            self._iterator, self.taken = iter(self.batches), state["taken"]
+            return
+        while self.taken < state["taken"]:
+            next(self)
