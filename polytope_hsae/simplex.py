@@ -10,8 +10,9 @@ from typing import NamedTuple
 
 import numpy as np
 import torch
-from torch import LongTensor, Tensor
+from torch import Tensor
 
+from .polytopes import simplex_quality
 from .study import Study
 
 # %% ../nbs/06e_simplex.ipynb #c006
@@ -76,17 +77,8 @@ def vertex_skill(
 def regularity(
     plan: SimplexPlan,
     vectors_SD: Tensor,
-) -> tuple[np.ndarray, np.ndarray]:  # edge-length CV, angle deviation; [F], NaN for fewer than three vertices
-    "How far the vertices are from a regular simplex: coefficient of variation of the edges, RMS of centred cosines + 1/(k−1)."
-    spread, skew = (np.full(len(plan.parents_F), np.nan) for _ in range(2))
-    for f, kids in enumerate(plan.vertex_F):
-        k = len(kids)
-        if k < 3:
-            continue
-        corners_KD = vectors_SD[torch.from_numpy(kids)]
-        edges = torch.pdist(corners_KD)
-        spread[f] = edges.std(correction=0) / edges.mean()
-        unit_KD = torch.nn.functional.normalize(corners_KD - corners_KD.mean(0), dim=1)
-        cosines = (unit_KD @ unit_KD.T)[torch.ones(k, k).triu(1).bool()]
-        skew[f] = (cosines + 1 / (k - 1)).square().mean().sqrt()
-    return spread, skew
+) -> tuple[np.ndarray, np.ndarray]:  # edge-length CV, relative error of the centred Gram matrix; [F], NaN for fewer than three vertices
+    "How far each family is from a regular simplex (`polytopes.simplex_quality`)."
+    found = [simplex_quality(vectors_SD[torch.from_numpy(kids)])[:2] if len(kids) > 2 else (np.nan, np.nan) for kids in plan.vertex_F]
+    edge_cv_F, gram_error_F = np.array(found).reshape(-1, 2).T
+    return edge_cv_F, gram_error_F

@@ -5,7 +5,7 @@
 # %% auto #0
 __all__ = ['Estimator', 'split_forms', 'split_whole_lemmas', 'frequency_matched', 'Families', 'families', 'published_split',
            'first_predecessors', 'Study', 'without_lemmas', 'plan_study', 'Vectors', 'word_sets', 'study_vectors',
-           'planned_lda', 'set_means', 'class_means']
+           'planned_estimator', 'set_means']
 
 # %% ../nbs/06d_study.ipynb #c003
 import random
@@ -16,7 +16,8 @@ import torch
 from torch import LongTensor, Tensor
 from torch.nn.functional import embedding_bag
 
-from .estimation_plan import estimate_sets, plan_estimation
+from .estimation_plan import plan_estimation
+from .estimators import TokenMethod, concept_vectors
 
 # %% ../nbs/06d_study.ipynb #c006
 def split_forms(
@@ -194,14 +195,15 @@ def study_vectors(
     return Vectors(*estimator(rows_RD).split([n_synsets] * 3 + [len(study.apart)]))
 
 # %% ../nbs/06d_study.ipynb #c025
-def planned_lda(
+def planned_estimator(
     study: Study,
     dim: int,  # width of the rows
+    method: TokenMethod = "lda",  # as in `concept_vectors`
     memory_gib: float = 1.0,  # for sums shared between sets
 ) -> Estimator:
-    "Ledoit–Wolf concept vectors ℓ = (m·v)v of all word sets of a study (Park et al., category.py), planned once."
+    "Vectors of all word sets of a study, planned once for any number of draws (Park et al., category.py, for `lda`)."
     plan = plan_estimation(word_sets(study), dim, memory_gib)
-    return lambda rows_RD: estimate_sets(rows_RD, plan).vector_SD
+    return lambda rows_RD: concept_vectors(rows_RD, plan, method)
 
 
 def set_means(
@@ -211,11 +213,3 @@ def set_means(
     "Mean row of each word set."
     starts = torch.tensor([0] + [len(t) for t in sets[:-1]]).cumsum(0)
     return embedding_bag(torch.cat(sets), rows_RD, starts, mode="mean")
-
-
-def class_means(
-    study: Study,
-) -> Estimator:
-    "Plain means of all word sets of a study."
-    sets = word_sets(study)
-    return lambda rows_RD: set_means(rows_RD, sets)
