@@ -74,11 +74,13 @@ def build_concepts(
     tokenizer: Any,  # a Hugging Face tokenizer
     pos: Literal["n", "v"] = "n",  # nouns or verbs
     min_forms: int = 50,  # tokens a concept needs
+    min_child_forms: int = 20,  # tokens the children of such a concept need, where the hierarchy ends (rule `usual`)
     rule: Literal["usual", "park"] = "usual",  # ours, or Park et al. to the letter
 ) -> ConceptSet:
-    """Concepts of a vocabulary with at least `min_forms` single-token words, and their hierarchy.
+    """Concepts of a vocabulary with at least `min_forms` single-token words, their children, and the hierarchy.
 
-    Raises UserError when no concept has enough words. Cost: about 15 s on one thread for 49,152 tokens."""
+    A small vocabulary has few concepts with fifty words but many whose kinds have twenty or thirty: enough for a vertex of a
+    polytope, so the last level may be smaller. Raises UserError when no concept has enough words. Cost: about 15 s on one thread for 49,152 tokens."""
     lexicon = read_lexicon(wordnet, tokenizer)
     if rule == "park":
         vocab = {t[1:]: i for t, i in tokenizer.get_vocab().items() if t[:1] in ("Ġ", "▁")}
@@ -87,10 +89,12 @@ def build_concepts(
     else:
         full = hierarchy(wordnet, {s for shares in lexicon.senses.values() for s in shares if f".{pos}." in s})
         words, count = usual_words(lexicon, full)
-        tokens = {s: t for s, t in usual_tokens(lexicon, words).items() if len(t) >= min_forms}
+        tokens = {s: t for s, t in usual_tokens(lexicon, words).items() if len(t) >= min(min_forms, min_child_forms)}
         graph = nearest_kept(full, tokens)
         groups = {s: set(lexicon.lemma_V[sorted(t)].tolist()) for s, t in tokens.items()}
         collapse_single_children(graph, groups, spare=6)
+        large = {s for s in graph if len(tokens[s]) >= min_forms}
+        graph = graph.subgraph(large | {child for s in large for child in graph.successors(s)})
     if not len(graph):
         raise UserError(f"no {pos} concept has {min_forms} single-token words in this vocabulary of {len(lexicon.word_V)} tokens: lower geometry.min_vocab_count or use a model with a larger vocabulary")
     return _number(wordnet, lexicon, graph, tokens, count)
