@@ -119,6 +119,7 @@ class Study(NamedTuple):
     apart: list[LongTensor]  # A: the parent's words without the child's lemmas
     apart_A: LongTensor  # edge of each entry of `apart`; edges that leave too few words are absent
     strangers: list[LongTensor]  # S: for each held-out word a word of similar frequency outside the synset; empty when there are too few
+    outside: list[LongTensor]  # A: for each of the child's words a word of similar frequency outside the parent
     families: Families  # siblings, cousins, chains
     lemma_V: LongTensor  # lemma group per token, −1 for none
     rank_V: Tensor  # frequency score per token
@@ -160,10 +161,11 @@ def plan_study(
     strangers = [frequency_matched(test, t, candidates, rank_V, rng) for t, (_, test) in zip(token_sets, lemma)]
     apart = [without_lemmas(token_sets[p], token_sets[c], lemma_V) for p, c in edges_E2.tolist()]
     keep = [e for e, tokens in enumerate(apart) if len(tokens) >= min_apart]
-    used_R = torch.cat([*token_sets, *strangers]).unique()
+    outside = [frequency_matched(token_sets[c], token_sets[p], candidates, rank_V, rng) for p, c in edges_E2[keep].tolist()]
+    used_R = torch.cat([*token_sets, *strangers, *outside]).unique()
     local = lambda lists: [torch.searchsorted(used_R, tokens) for tokens in lists]
     return Study(used_R, local(token_sets), edges_E2, depth_S, subtree_S, local(f[0] for f in form), local(f[1] for f in form),
-                 local(f[0] for f in lemma), local(f[1] for f in lemma), local(apart[e] for e in keep), torch.tensor(keep, dtype=torch.long), local(strangers), families(edges_E2),
+                 local(f[0] for f in lemma), local(f[1] for f in lemma), local(apart[e] for e in keep), torch.tensor(keep, dtype=torch.long), local(strangers), local(outside), families(edges_E2),
                  lemma_V, rank_V)
 
 # %% ../nbs/06d_study.ipynb #c024

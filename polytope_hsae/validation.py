@@ -77,10 +77,11 @@ def measure(
     apart_child = child_E[study.apart_A]
     whole, found = vectors.whole_SD, study.families
     projection_RS = (rows_RD @ (vectors.lemma_SD / vectors.lemma_SD.square().sum(1, keepdim=True)).T).numpy()
+    child_words = [study.token_sets[c] for c in apart_child]
     contrast = sibling_contrast(plan, projection_RS)
     edge_cv, gram_error = regularity(plan, vectors.lemma_SD)
 
-    def on_edges(values_A: Tensor) -> np.ndarray:
+    def on_edges(values_A: Tensor | np.ndarray) -> np.ndarray:
         full = np.full(len(study.edges_E2), np.nan)
         full[study.apart_A] = values_A
         return full
@@ -91,7 +92,8 @@ def measure(
         "synsets": dict(held_out_lemma=mean_projection(rows_RD, study.lemma_test, vectors.lemma_SD).numpy(),
                         held_out_form=mean_projection(rows_RD, study.form_test, vectors.form_SD).numpy(),
                         auc=separation_auc(projection_RS, study.lemma_test, study.strangers)),
-        "edges": dict(projection_apart=on_edges(mean_projection(rows_RD, [study.token_sets[c] for c in apart_child], vectors.apart_AD)),
+        "edges": dict(projection_apart=on_edges(mean_projection(rows_RD, child_words, vectors.apart_AD)),
+                      auc_apart=on_edges(separation_auc((rows_RD @ vectors.apart_AD.T).numpy(), child_words, study.outside)),
                       cos_apart=on_edges(offset_cosine(vectors.apart_AD, whole[apart_child])),
                       cos_whole=offset_cosine(whole[parent_E], whole[child_E]).numpy(),
                       cos_split=offset_cosine(vectors.form_SD[parent_E], vectors.form_SD[child_E]).numpy()),
@@ -151,6 +153,7 @@ CLAIMS = (
     Claim("held_out_auc", "synsets", "auc", "AUC", worth=0.05),
     Claim("disjoint_cosine", "edges", "cos_apart", "cos", worth=0.05, primary=True),
     Claim("disjoint_projection", "edges", "projection_apart", "share", worth=0.1),
+    Claim("disjoint_auc", "edges", "auc_apart", "AUC", worth=0.05),
     Claim("intervention.cohen_d", "vertices", "cohen_d", "d", worth=0.2, primary=True),
     Claim("intervention.sibling_shift", "vertices", "sibling_shift", "share", kind="smaller"),
     Claim("simplex.vertex_skill", "families", "vertex_skill", "share", worth=0.1, primary=True),
@@ -317,10 +320,8 @@ def validate_geometry(
     vectors = study_vectors(rows, study, estimator)
     real, drawn = measure(rows, study, plan, vectors), {}
     for null, n in draws.items():
-        found = []
-        for _ in tqdm(range(n), desc=f"{group}, null: {null}", unit="draw"):
-            fake = null_rows(null, g_VD, study, rng)
-            found.append(measure(fake, study, plan, study_vectors(fake, study, estimator)))
+        one = lambda own_rng: measure(fake := null_rows(null, g_VD, study, own_rng), study, plan, study_vectors(fake, study, estimator))
+        found = list(tqdm(map(one, rng.spawn(n)), total=n, desc=f"{group}, null: {null}", unit="draw"))
         drawn[null] = {level: {k: np.stack([m[level][k] for m in found]) for k in real[level]} for level in real}
     parents = nulls.unrelated_parents(study.token_sets, study.edges_E2, study.depth_S, rng, n_parents)
     drawn["random parent"] = {"edges": with_unrelated_parents(rows, study, vectors, parents)}
