@@ -4,8 +4,9 @@
 
 # %% auto #0
 __all__ = ['ExplainedVariance', 'CEScores', 'final_logits', 'CrossEntropyScore', 'FiringCounts', 'L0', 'DeadFraction',
-           'UsageEntropy', 'CoFiring', 'ConceptActivations', 'ConceptScores', 'concept_scores', 'hit_rate', 'leakage',
-           'match_children', 'match_parents', 'purity', 'split_and_absorb']
+           'UsageEntropy', 'absorption', 'absorption_table', 'first_letters', 'sparse_probing', 'CoFiring',
+           'ConceptActivations', 'ConceptScores', 'concept_scores', 'hit_rate', 'leakage', 'match_children',
+           'match_parents', 'purity', 'split_and_absorb']
 
 # %% ../nbs/09_metrics.ipynb #c003
 import math
@@ -16,6 +17,7 @@ from torch import Tensor
 
 from .concept_metrics import (CoFiring, ConceptActivations, ConceptScores, concept_scores, hit_rate, leakage,
                                            match_children, match_parents, purity, split_and_absorb)
+from .probing import absorption, absorption_table, first_letters, sparse_probing
 
 # %% ../nbs/09_metrics.ipynb #c006
 def _finite(value_BD: Tensor, what: str) -> Tensor:
@@ -176,5 +178,5 @@ class UsageEntropy(FiringCounts):
         return float(-torch.xlogy(p_L, p_L).sum() / math.log(len(p_L)))
 
 # %% ../nbs/09_metrics.ipynb #c032
-_all_ = ["CoFiring", "ConceptActivations", "ConceptScores", "concept_scores", "hit_rate", "leakage", "match_children", "match_parents",
+_all_ = ["absorption", "absorption_table", "first_letters", "sparse_probing", "CoFiring", "ConceptActivations", "ConceptScores", "concept_scores", "hit_rate", "leakage", "match_children", "match_parents",
          "purity", "split_and_absorb"]

@@ -255,9 +255,11 @@ def steering_results(
         found: dict[str, Interval] = {name: interval(x.numpy(), rng, 1000) for name, x in scores.items() if x.isfinite().all(0).any()}
         found["leakage"] = interval(leakage_ratio(effects, alpha), rng, 1000)
         for name, i in found.items():
-            unit = {"success": "share", "leakage": "ratio"}.get(name, "nats")
-            results.append(Result(name=f"steering.{level}.{name}.alpha_{alpha:g}", group=group, value=i.value, low=i.low, high=i.high, unit=unit, n=i.n_columns,
-                                  n_unit=f"concepts × {B} contexts"))
+            bounds, note = dict(low=i.low, high=i.high), ""
+            if not math.isfinite(i.low):
+                bounds, note = {}, "no finite interval: the on-target effect may be zero"
+            results.append(Result(name=f"steering.{level}.{name}.alpha_{alpha:g}", group=group, value=i.value, **bounds, n=i.n_columns, note=note,
+                                  unit={"success": "share", "leakage": "ratio"}.get(name, "nats"), n_unit=f"concepts × {B} contexts"))
     return results
 
 # %% ../nbs/10_steering.ipynb #c041

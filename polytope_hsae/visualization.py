@@ -36,9 +36,9 @@ def colours(
     names: Sequence[str],  # models, methods or conditions
 ) -> dict[str, tuple]:
     "A colour per name: well-known names always keep theirs, others take what is left in order of appearance"
-    free = [i for i in range(len(PALETTE)) if i not in {_FIXED[n] for n in names if n in _FIXED}]
-    others = iter(free * (1 + len(names)))
-    return {n: PALETTE[_FIXED[n] if n in _FIXED else next(others)] for n in dict.fromkeys(names)}
+    known = {n: _FIXED[plain] for n in names if (plain := n.removesuffix(" latent").replace("_", " ")) in _FIXED}
+    others = iter([i for i in range(len(PALETTE)) if i not in known.values()] * (1 + len(names)))
+    return {n: PALETTE[known[n] if n in known else next(others)] for n in dict.fromkeys(names)}
 
 
 def _figure(width: float, height: float, columns: int = 1, **kw) -> tuple[Figure, np.ndarray]:
@@ -247,7 +247,7 @@ def dose_response(
         ax.axhline(0, color=".4", lw=.8)
         ax.set(xlabel="magnitude α (concept vectors)", ylabel=label)
         if measure == "leakage":
-            ax.set_ylim(0, min(ax.get_ylim()[1], 3))
+            ax.set_ylim(0, min(max(ax.get_ylim()[1], .5), 3))
     _legend_on_top(fig, tints)
     first = rows[0][-1]
     return _caption(fig, f"Steering {level}s: {first.n} {first.n_unit} per point; bars are 95 % intervals over both. Points are shifted sideways to stay apart; the leakage axis ends at 3.")
