@@ -58,7 +58,7 @@ def stage_at(
         step -= stage.steps
     raise IndexError(f"the plan ends {step} steps before the one asked for")
 
-# %% ../nbs/08c_plans.ipynb #c012
+# %% ../nbs/08c_plans.ipynb #c014
 @dataclass(frozen=True)
 class TrainOptions:
     "How a run is optimised, watched and kept. Shared by all SAEs of the run."

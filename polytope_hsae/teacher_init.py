@@ -252,7 +252,7 @@ def init_from_teacher(
     taught = Taught(parents_P if seed_parent_decoder else none, child_C if seed_child_decoder else none, parents_P if seed_projectors else none, none)
     return taught._replace(start_RD=sae.W_dec[torch.cat(taught[:2])].clone())
 
-# %% ../nbs/08b_teacher_init.ipynb #c035
+# %% ../nbs/08b_teacher_init.ipynb #c037
 def random_teacher(
     teacher: Teacher,  # the teacher to control for
     generator: torch.Generator | None = None,  # of the rotation

@@ -106,21 +106,22 @@ class Trainee:
 # %% ../nbs/08_training.ipynb #c014
 def _out_of_memory(e: Exception) -> bool:
     "Whether an exception says that memory ran out, on a GPU or on the CPU"
-    return isinstance(e, (torch.OutOfMemoryError, MemoryError)) or "not enough memory" in str(e) or "out of memory" in str(e)
+    return isinstance(e, (torch.OutOfMemoryError, MemoryError)) or any(m in str(e) for m in ("not enough memory", "can't allocate memory", "out of memory"))
 
 
 @patch
-def _backward(self: Trainee, x_BD: Tensor, weights: LossWeights) -> Losses:
-    "Mean losses of a batch taken in `accum` parts, gradients accumulated. Memory falls with the size of a part."
+def _backward(self: Trainee, x_BD: Tensor, weights: LossWeights) -> dict[str, float]:
+    "Mean losses and L0 of a batch taken in `accum` parts, gradients accumulated. Memory falls with the size of a part."
     self.optimizer.zero_grad(set_to_none=True)
-    sums = None
+    sums = 0.0
     for part_BD in x_BD.chunk(self.accum):
-        losses = loss_terms(self.sae, part_BD, self.sae(part_BD), weights, self.arm.metric_DD)
+        out = self.sae(part_BD)
+        losses = loss_terms(self.sae, part_BD, out, weights, self.arm.metric_DD)
         share = len(part_BD) / len(x_BD)
         (losses.total * share).backward()
-        values = torch.stack([t.detach() for t in losses]) * share
-        sums = values if sums is None else sums + values
-    return Losses(*sums)
+        l0 = (out.codes.value_BK > 0).sum(1, dtype=torch.float32).mean()
+        sums = sums + share * torch.stack([*(t.detach().float() for t in losses), l0])
+    return dict(zip((*Losses._fields, "l0"), sums.tolist()))  # one transfer from the device
 
 
 @patch
@@ -144,7 +145,7 @@ def gradients(self: Trainee, x_BD: Tensor, step: int) -> str | None:
             self.accum *= 2
     self.sae.project_decoder_grads()
     norm = torch.nn.utils.clip_grad_norm_(self.sae.parameters(), self.options.grad_clip)
-    self.now = {"stage": stage.name, **{k: float(v) for k, v in losses._asdict().items()}, "grad_norm": float(norm)}
+    self.now = {"stage": stage.name, **losses, "grad_norm": float(norm)}
     return self.spikes.check(self.now["recon"], self.now["grad_norm"])
 
 # %% ../nbs/08_training.ipynb #c015
@@ -431,8 +432,8 @@ def train(
                     raise SystemExit(143)
         finally:
             run.log.close()
-    for t in run.trainees.values():
-        t.sae.eval().requires_grad_(True)
+            for t in run.trainees.values():
+                t.sae.eval().requires_grad_(True)
     reason = "finished" if run.step == run.total else "early stop"
     averaged = {n: sae for n, t in run.trainees.items() if (sae := t.averaged()) is not None}
     return TrainReport(run.step, run.activations, time.perf_counter() - run.started[0], reason, {n: t.health() for n, t in run.trainees.items()}, averaged)
