@@ -84,7 +84,8 @@ def sorted_projections(
     label: str = "projection on ℓ (share of ‖ℓ‖)",  # of the axis, with its unit
 ) -> Figure:
     "Held-out projections sorted by synset with their baselines (after Park et al., figure 3)"
-    fig, (ax,) = _figure(8, 3.4)
+    named = names is not None and len(table) <= 45
+    fig, (ax,) = _figure(8, 4.6 if named else 3.4)
     order = np.argsort(table[next(iter(columns))].to_numpy())
     tints = [PALETTE[0], NULL_COLOUR, PALETTE[1], PALETTE[2], PALETTE[4]]
     for (column, legend), tint, marker in zip(columns.items(), tints, "osD^v"):
@@ -92,7 +93,7 @@ def sorted_projections(
     ax.axhline(0, color=".3", lw=.8)
     ax.axhline(1, color=".3", lw=.8, ls=":")
     ax.set(xlabel=f"synset, sorted by {next(iter(columns.values()))}", ylabel=label, xlim=(-1, len(table)))
-    if names is not None and len(table) <= 45:
+    if named:
         ax.set_xticks(range(len(table)), [names[i] for i in order], rotation=90, fontsize="x-small")
     sns.move_legend(ax, "lower center", bbox_to_anchor=(.5, 1), ncols=len(columns)) if ax.legend() else None
     return _caption(fig, f"One mark is one synset (n = {len(table)}). Dotted line: 1, the value on the words the vector was estimated from.")
@@ -181,7 +182,7 @@ def learning_curves(
 def _legend_on_top(fig: Figure, tints: Mapping[str, tuple]) -> None:
     "One legend for all panels, above them"
     handles = [plt.Line2D([], [], color=c, marker="o", ms=4, lw=1.4, label=n) for n, c in tints.items()]
-    fig.legend(handles=handles, loc="outside upper center", ncols=min(len(handles), 5), fontsize="small")
+    fig.legend(handles=handles, loc="outside upper center", ncols=min(len(handles), 2 + int(fig.get_figwidth() / 2)), fontsize="small")
 
 # %% ../nbs/11_visualization.ipynb #c026
 def paired_dots(
