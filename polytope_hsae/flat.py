@@ -111,12 +111,15 @@ def unit_rows(
     return rows / rows.norm(dim=-1, keepdim=True).clamp_min(1e-12)
 
 
+@torch.no_grad()
 def remove_parallel(
-    grad: Tensor,  # gradient of some rows
+    grad: Tensor,  # gradient of some rows, … × D; changed in place
     rows: Tensor,  # the unit rows
-) -> Tensor:
-    "g − ⟨g, w⟩ w for each row: the part of a gradient that does not change norms."
-    return grad - (grad * rows).sum(-1, keepdim=True) * rows
+) -> None:
+    "g ← g − ⟨g, w⟩ w for each row: what is left does not change norms to first order. A cache-sized piece at a time: one pass over memory."
+    piece = max(1, 2**20 // rows[0].numel())
+    for g, w in zip(grad.split(piece), rows.split(piece)):
+        g.addcmul_((g * w).sum(-1, keepdim=True), w, value=-1)
 
 # %% ../nbs/07c_flat.ipynb #c011
 class _JumpReLU(torch.autograd.Function):
@@ -188,7 +191,7 @@ class FlatSAE(SAE):
     def project_decoder_grads(self) -> None:
         "Remove the part of the decoder's gradient that would only change norms. Cost: F·D."
         if self.dec_FD.grad is not None:
-            self.dec_FD.grad.copy_(remove_parallel(self.dec_FD.grad, self.dec_FD))
+            remove_parallel(self.dec_FD.grad, self.dec_FD)
 
     def _limit(self, pre_BF: Tensor) -> Tensor:
         "What a score must exceed under BatchTopK; a running mean stands in for the batch in evaluation."

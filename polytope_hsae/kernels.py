@@ -25,7 +25,7 @@ class Pattern:
         index_BK: Tensor,  # long, rows used by each context; an entry may repeat
         n_rows: int,  # R, rows of the dictionary
     ):
-        self.index_BK, self.n_rows = index_BK, n_rows
+        self.index_BK, self.n_rows, self._wide = index_BK, n_rows, {}
 
     @cached_property
     def order_N(self) -> Tensor:
@@ -53,7 +53,21 @@ class Pattern:
 
     def widen(self, width: int) -> "Pattern":
         "The pattern when every row r stands for the rows r·width … r·width + width − 1, as a parent stands for its subspace."
-        wide = Pattern((self.index_BK[..., None] * width + torch.arange(width, device=self.index_BK.device)).flatten(1), self.n_rows * width)
+        if width not in self._wide:
+            self._wide[width] = self._widened(width)
+        return self._wide[width]
+
+    def _widened(self, width: int) -> "Pattern":
+        "`widen`, with the order by row derived from this pattern's instead of another sort. Cost: B·K·width integers."
+        within = torch.arange(width, device=self.index_BK.device)
+        wide = Pattern((self.index_BK[..., None] * width + within).flatten(1), self.n_rows * width)
+        count_R, row_N = self.start_R1.diff(), self.index_BK.flatten()[self.order_N]
+        first_N = self.start_R1[row_N]
+        rank_N = torch.arange(len(row_N), device=row_N.device) - first_N
+        place_NW = (first_N * width + rank_N)[:, None] + within * count_R[row_N, None]
+        wide.order_N = torch.empty_like(place_NW).flatten()
+        wide.order_N[place_NW.flatten()] = (self.order_N[:, None] * width + within).flatten()
+        wide.start_R1 = F.pad(count_R.repeat_interleave(width).cumsum(0), (1, 0))
         return wide
 
 # %% ../nbs/07a_kernels.ipynb #c008

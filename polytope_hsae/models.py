@@ -208,7 +208,7 @@ def project_decoder_grads(self: HierarchicalSAE) -> None:
     "Remove from the decoder's gradients what would only change the norm of a row. Cost: M·(D + n·S + S·D)."
     for p in self.decoder_parameters():
         if p.grad is not None:
-            p.grad.copy_(remove_parallel(p.grad, p))
+            remove_parallel(p.grad, p)
 
 # %% ../nbs/07_models.ipynb #c016
 class FlatDictionary(SAE):
