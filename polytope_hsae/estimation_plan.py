@@ -61,26 +61,49 @@ def _recipe(
     return bases, rows(1), rows(-1)
 
 # %% ../nbs/05a_estimation_plan.ipynb #c011
+def _nearest_first(
+    member_SR: csr_matrix,  # membership of each set
+) -> list[int]:  # all sets, each near to one before it or to the empty set
+    "Prim's order on |A ∆ B|, starting from the empty set. Cost: one sparse product and S²."
+    size_S = np.asarray(member_SR.sum(1)).ravel()
+    apart_SS = size_S[:, None] + size_S - 2 * (member_SR @ member_SR.T).toarray()
+    nearest_S, order = size_S.copy(), []
+    for _ in size_S:
+        order.append(int(nearest_S.argmin()))
+        nearest_S = np.minimum(nearest_S, apart_SS[order[-1]])
+        nearest_S[order] = np.inf
+    return order
+
+
+def _membership(
+    rows: list[np.ndarray],  # rows of each set
+    n_rows: int,  # length of the union
+) -> csr_matrix:  # sets × rows, ones
+    "Indicator of each set as a sparse row."
+    ends = np.cumsum([0] + [len(r) for r in rows])
+    return csr_matrix((np.ones(ends[-1], np.float32), np.concatenate([*rows, np.zeros(0, int)]), ends), shape=(len(rows), n_rows))
+
+# %% ../nbs/05a_estimation_plan.ipynb #c014
 def _primal_steps(
     rows: list[np.ndarray],  # every set's rows in the union
     n_rows: int,  # length of the union
     dim: int,  # d
     memory: int,  # bytes for second moments kept at the same time
 ) -> list[PrimalStep]:
-    "The sets worth the primal route, smallest first, with their recipes."
+    "The sets worth the primal route, in order, with their recipes."
     dual_cost = lambda n: 2 * n**2 * (dim + n)
-    order = sorted((s for s, r in enumerate(rows) if dual_cost(len(r)) > dim**3), key=lambda s: len(rows[s]))
-    large = set(order[-max(memory // (4 * dim**2), 2):])
-    earlier, kept, steps = csr_matrix((0, n_rows), dtype=np.float32), [], []
-    for s in order:
-        bases, plus, minus = _recipe(rows[s], earlier, min_gain=max(16, dim // 16))
+    large = sorted((s for s, r in enumerate(rows) if dual_cost(len(r)) > dim**3), key=lambda s: len(rows[s]))
+    large = [large[i] for i in _nearest_first(_membership([rows[s] for s in large], n_rows))]
+    keep = set(sorted(large, key=lambda s: len(rows[s]))[-max(memory // (4 * dim**2), 2):])
+    earlier, kept, steps = _membership([], n_rows), [], []
+    for s in large:
+        bases, plus, minus = _recipe(rows[s], earlier, min_gain=max(4, dim // 36))
         if 2 * (len(plus) + len(minus)) * dim**2 + dim**3 >= dual_cost(len(rows[s])):
             continue
         steps.append(PrimalStep(s, tuple((kept[b], sign) for b, sign in bases), torch.from_numpy(plus), torch.from_numpy(minus), ()))
-        if s in large:
+        if s in keep:
             kept.append(s)
-            data, columns, ends = np.ones(len(rows[s]), np.float32), rows[s], [0, len(rows[s])]
-            earlier = vstack([earlier, csr_matrix((data, columns, ends), shape=(1, n_rows))], format="csr")
+            earlier = vstack([earlier, _membership([rows[s]], n_rows)], format="csr")
     last = {}
     for k, step in enumerate(steps):
         last.update({b: k for b in (step.set_index, *(b for b, _ in step.bases))})
@@ -106,7 +129,7 @@ def _dual_batches(
             start = end
     return batches
 
-# %% ../nbs/05a_estimation_plan.ipynb #c013
+# %% ../nbs/05a_estimation_plan.ipynb #c016
 def plan_estimation(
     token_sets: Sequence[LongTensor],  # token ids of each concept; nested or not, each id at most once
     dim: int,  # d, width of the vectors to come
@@ -130,7 +153,7 @@ def plan_estimation(
     return EstimationPlan(torch.from_numpy(tokens_R), torch.from_numpy(rows_N), torch.tensor([len(t) for t in sets]),
                           _dual_batches(rows, small, pad=len(tokens_R)), primal, dim)
 
-# %% ../nbs/05a_estimation_plan.ipynb #c016
+# %% ../nbs/05a_estimation_plan.ipynb #c019
 def ledoit_wolf_shrinkage(
     frobenius: Tensor,  # ‖S‖²_F
     trace: Tensor,  # tr S
@@ -143,7 +166,7 @@ def ledoit_wolf_shrinkage(
     delta = frobenius - trace**2 / dim
     return torch.where(beta > 0, torch.minimum(beta, delta) / delta, 0).clamp(0, 1)
 
-# %% ../nbs/05a_estimation_plan.ipynb #c019
+# %% ../nbs/05a_estimation_plan.ipynb #c022
 class SetEstimates(NamedTuple):
     "What a family of token sets yields."
     vector_SD: Tensor  # ℓ = (m·v)v with v ∝ C⁻¹m, ‖v‖ = 1
@@ -193,31 +216,41 @@ def _solve_dual(
     _refuse(info_B > 0, batch.sets_B, _SINGULAR)
     return mean_BD - (torch.cholesky_solve(rhs_BN1, factor_BNN).mT @ x_BND)[:, 0], mean_BD, s_B
 
-# %% ../nbs/05a_estimation_plan.ipynb #c021
+# %% ../nbs/05a_estimation_plan.ipynb #c024
+def _add_moments(
+    sums_EE: Tensor,  # A, changed in place in its lower triangle (and a little above it)
+    rows_NE: Tensor,  # rows (x, ‖x‖², 1)
+    sign: int,  # +1 to add, −1 to take away
+) -> None:
+    "A ← A ± RᵀR, lower triangle. Cost: 1.25·n·d² in place of 2·n·d²."
+    ends = [len(sums_EE) * i // 4 for i in range(5)]
+    for start, end in zip(ends[:-1], ends[1:]):
+        sums_EE[start:, start:end].addmm_(rows_NE[:, start:].T, rows_NE[:, start:end], alpha=sign)
+
+
 def _solve_primal(
-    sums: Tensor,  # A of one set, (d+2)×(d+2), rows measured from the origin
+    sums_EE: Tensor,  # A of one set, (d+2)×(d+2), lower triangle, rows measured from the origin
     origin_D: Tensor,  # what was subtracted from all rows
     shrinkage: float | None,  # fixed s, or Ledoit–Wolf's when None
     set_index: int,  # for messages
 ) -> tuple[Tensor, Tensor, Tensor]:  # u [D], m [D], s
     "C⁻¹m of one set from its sums. Cost: d³/3."
-    dim, n, total = len(sums) - 2, sums[-1, -1], sums[-2, -1]
-    m_D = sums[:dim, -1] / n
-    S_DD = (sums[:dim, :dim] / n).addr_(m_D, m_D, alpha=-1)
-    m, c = m_D.double(), m_D.double().square().sum()
-    fourth = sums[dim, dim] + 4 * (sums[:dim, :dim] @ m_D).double() @ m - 4 * m @ sums[:dim, dim].double() + 2 * c * total - 3 * n * c**2
-    trace = S_DD.diagonal().sum()
-    mean_D = m_D + origin_D
+    n, total, dim = sums_EE[-1, -1], sums_EE[-1, -2], len(origin_D)
+    m_D = sums_EE[-1, :dim] / n
+    S_DD = (sums_EE[:dim, :dim] / n).addr_(m_D, m_D, alpha=-1).tril_()
+    diagonal_D, m, c = S_DD.diagonal(), m_D.double(), m_D.double().square().sum()
+    along_m = 2 * m @ (S_DD @ m_D).double() - m.square() @ diagonal_D.double() + c**2     # Σ(x·m)²/n
+    fourth = sums_EE[dim, dim] + 4 * n * along_m - 4 * m @ sums_EE[dim, :dim].double() + 2 * c * total - 3 * n * c**2
+    trace, frobenius, mean_D = diagonal_D.sum(), 2 * S_DD.square().sum() - diagonal_D.square().sum(), m_D + origin_D
     _refuse(trace <= 1e-10 * mean_D.square().sum(), [set_index], _EQUAL)
-    s = torch.tensor(shrinkage).to(m_D) if shrinkage is not None else ledoit_wolf_shrinkage(
-        S_DD.square().sum(), trace, fourth, n, dim).to(m_D)
+    s = torch.tensor(shrinkage).to(m_D) if shrinkage is not None else ledoit_wolf_shrinkage(frobenius, trace, fourth, n, dim).to(m_D)
     S_DD *= 1 - s
     S_DD.diagonal().add_(s * trace / dim)
     factor_DD, info = torch.linalg.cholesky_ex(S_DD)
     _refuse((info > 0) | (factor_DD.diagonal().min()**2 <= 1e-6 * trace / dim), [set_index], _SINGULAR)
     return torch.cholesky_solve(mean_D[:, None], factor_DD)[:, 0], mean_D, s
 
-# %% ../nbs/05a_estimation_plan.ipynb #c023
+# %% ../nbs/05a_estimation_plan.ipynb #c026
 def gather_rows(
     g_VD: Tensor,  # vectors of the vocabulary
     tokens_R: LongTensor,  # token ids wanted
@@ -228,12 +261,12 @@ def gather_rows(
         raise ValueError(f"token {int(tokens_R[-1])} is outside the vocabulary of {len(g_VD)} rows: build the concepts with this model's tokenizer")
     rows_R = tokens_R if rows_V is None else rows_V[tokens_R.to(rows_V.device)]
     x_RD = g_VD.index_select(0, rows_R.to(g_VD.device))
-    if not x_RD.isfinite().all():
+    if not x_RD.sum().isfinite():
         bad = (~x_RD.isfinite()).any(1).nonzero()[:, 0]
         raise ValueError(f"the vectors of {len(bad)} words are not finite (first: token {int(tokens_R[bad[0].cpu()])}): check the unembedding and the geometry")
     return x_RD
 
-# %% ../nbs/05a_estimation_plan.ipynb #c025
+# %% ../nbs/05a_estimation_plan.ipynb #c028
 def estimate_sets(
     g_VD: Tensor,  # vectors of the vocabulary
     plan: EstimationPlan,  # from `plan_estimation`
@@ -256,13 +289,13 @@ def estimate_sets(
     x_RD = x_RD - origin_D
     rows_RE = torch.cat([x_RD, x_RD.square().sum(1, keepdim=True), torch.ones_like(x_RD[:, :1])], 1)
     for step in plan.primal:
-        plus, minus = rows_RE[step.plus_N.to(rows_RE.device)], rows_RE[step.minus_N.to(rows_RE.device)]
-        sums = plus.T @ plus - minus.T @ minus if len(minus) else plus.T @ plus
+        i, sums = step.set_index, rows_RE.new_zeros(rows_RE.shape[1], rows_RE.shape[1])
         for base, sign in step.bases:
             sums.add_(kept[base], alpha=sign)
-        kept[step.set_index] = sums
-        i = step.set_index
+        for rows_N, sign in ((step.plus_N, 1), (step.minus_N, -1)):
+            _add_moments(sums, rows_RE.index_select(0, rows_N.to(rows_RE.device)), sign)
         vector_SD[i], mean_SD[i], s_S[i] = _solve_primal(sums, origin_D, shrinkage, i)
+        kept[i] = sums
         for done in step.last_use:
             del kept[done]
     scale_S1 = (mean_SD * vector_SD).sum(1, keepdim=True) / vector_SD.square().sum(1, keepdim=True)

@@ -184,8 +184,9 @@ class FlatSAE(SAE):
 
     @torch.no_grad()
     def normalise_decoder(self) -> None:
-        "Give every decoder row norm 1. Cost: F·D."
-        self.dec_FD.copy_(unit_rows(self.dec_FD))
+        "Give every decoder row norm 1; a frozen decoder stays as it is. Cost: F·D."
+        if self.dec_FD.requires_grad:
+            self.dec_FD.copy_(unit_rows(self.dec_FD))
 
     @torch.no_grad()
     def project_decoder_grads(self) -> None:
@@ -251,7 +252,7 @@ class FlatSAE(SAE):
         value_BK = dots_at(pattern, x_BD, self.enc_FD, self.enc_bias_F, None, score_BK).relu() * dead_F[index_BK]
         return sparse_decode(pattern, value_BK, self.dec_FD)
 
-# %% ../nbs/07c_flat.ipynb #c014
+# %% ../nbs/07c_flat.ipynb #c022
 class MatryoshkaSAE(FlatSAE):
     "BatchTopK whose prefixes reconstruct as well. Cost: one more sparse decode per prefix."
 

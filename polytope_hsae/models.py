@@ -196,10 +196,12 @@ def aux_recon(self: HierarchicalSAE, x_BD: Tensor, out: SAEOutput) -> Tensor | N
 @patch
 @torch.no_grad()
 def normalise_decoder(self: HierarchicalSAE) -> None:
-    "Unit parent and child rows, orthonormal frames, so that effective child rows have norm 1 too. Cost: 2·M·S²·D."
-    self.parent_dec_PD.copy_(unit_rows(self.parent_dec_PD))
-    self.child_dec_PLS.copy_(unit_rows(self.child_dec_PLS))
-    restore_frames(self.up_PSD)
+    "Unit parent and child rows, orthonormal frames, so that effective child rows have norm 1 too. Frozen parameters stay. Cost: 2·M·S²·D."
+    for p in (self.parent_dec_PD, self.child_dec_PLS):
+        if p.requires_grad:
+            p.copy_(unit_rows(p))
+    if self.up_PSD.requires_grad:
+        restore_frames(self.up_PSD)
 
 
 @patch
@@ -210,7 +212,7 @@ def project_decoder_grads(self: HierarchicalSAE) -> None:
         if p.grad is not None:
             remove_parallel(p.grad, p)
 
-# %% ../nbs/07_models.ipynb #c016
+# %% ../nbs/07_models.ipynb #c026
 class FlatDictionary(SAE):
     "A hierarchical model as one dictionary: dense encoder rows, the same rule for who fires. Cost: B·D·F."
 
@@ -267,7 +269,7 @@ def parents_only(self: HierarchicalSAE) -> FlatSAE:
             to.copy_(of)
     return flat
 
-# %% ../nbs/07_models.ipynb #c020
+# %% ../nbs/07_models.ipynb #c030
 MODELS = {c.__name__: c for c in (FlatSAE, MatryoshkaSAE, HierarchicalSAE)}
 
 
