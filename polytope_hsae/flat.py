@@ -122,20 +122,20 @@ def remove_parallel(
         g.addcmul_((g * w).sum(-1, keepdim=True), w, value=-1)
 
 # %% ../nbs/07c_flat.ipynb #c011
-class _JumpReLU(torch.autograd.Function):
-    "z·1[z > θ], with a rectangle of width ε as the derivative of the step (Rajamanoharan et al. 2024, eq. 11)."
+class _Step(torch.autograd.Function):
+    "1[z > θ], with a rectangle of width ε as its derivative in θ (Rajamanoharan et al. 2024, eq. 12)."
 
     @staticmethod
     def forward(ctx, z_BF, threshold_F, bandwidth):
         ctx.save_for_backward(z_BF, threshold_F)
         ctx.bandwidth = bandwidth
-        return z_BF * (z_BF > threshold_F)
+        return (z_BF > threshold_F).to(z_BF.dtype)
 
     @staticmethod
     def backward(ctx, grad_BF):
         z_BF, threshold_F = ctx.saved_tensors
-        near_BF = ((z_BF - threshold_F).abs() < ctx.bandwidth / 2).to(grad_BF.dtype)
-        return grad_BF * (z_BF > threshold_F), -(threshold_F / ctx.bandwidth * near_BF * grad_BF).sum(0), None
+        near_BF = (z_BF - threshold_F).abs() < ctx.bandwidth / 2
+        return None, -(grad_BF * near_BF).sum(0) / ctx.bandwidth, None
 
 # %% ../nbs/07c_flat.ipynb #c012
 Activation = Literal["topk", "batchtopk", "relu", "jumprelu"]
@@ -212,17 +212,18 @@ class FlatSAE(SAE):
         score_BK, index_BK = pre_BF.topk(max(int((pre_BF >= limit).sum(1).max()), 1), dim=1)
         return index_BK, score_BK.where(score_BK >= limit, 0)
 
-    def _encode_dense(self, x_BD: Tensor) -> Tensor:
-        "All F values at once, for rules without a bound on how many are kept."
+    def _pass_dense(self, x_BD: Tensor) -> tuple[SparseCodes, Tensor | None]:
+        "Codes by rules without a bound on how many are kept, from all F values; and the steps taken, whose sum is L0 (jumprelu)."
         pre_BF = F.linear(x_BD - self.dec_bias_D, self.enc_FD, self.enc_bias_F)
-        return pre_BF.relu() if self.activation == "relu" else _JumpReLU.apply(pre_BF, self.log_threshold_F.exp(), self.bandwidth)
+        step_BF = None if self.activation == "relu" else _Step.apply(pre_BF, self.log_threshold_F.exp(), self.bandwidth)
+        z_BF = pre_BF.relu() if step_BF is None else pre_BF * step_BF
+        index_BK = z_BF.topk(max(int((z_BF > 0).sum(1).max()), 1), dim=1).indices
+        return SparseCodes(index_BK, z_BF.gather(1, index_BK)), step_BF
 
     def _pass(self, x_BD: Tensor) -> tuple[SparseCodes, Tensor | None]:
-        "Codes, and every latent's score where the rule computes them once without gradient."
+        "Codes, and what the auxiliary losses need: every latent's score without gradient, or the steps taken (jumprelu)."
         if self.activation in ("relu", "jumprelu"):
-            z_BF = self._encode_dense(x_BD)
-            index_BK = z_BF.topk(max(int((z_BF > 0).sum(1).max()), 1), dim=1).indices
-            return SparseCodes(index_BK, z_BF.gather(1, index_BK)), None
+            return self._pass_dense(x_BD)
         x_BD = x_BD - self.dec_bias_D.detach()
         with torch.no_grad():
             pre_BF = F.linear(x_BD, self.enc_FD, self.enc_bias_F)
@@ -242,9 +243,9 @@ class FlatSAE(SAE):
         return SAEOutput(self.decode(codes), codes, hidden=pre_BF)
 
     def aux_recon(self, x_BD: Tensor, out: SAEOutput) -> Tensor | None:
-        "What the `k_aux` strongest dead latents make of the input, without bias; None while all are alive (Gao et al. 2024, A.2)."
+        "What the `k_aux` strongest dead latents make of the input, without bias; None while all are alive, or without a k (Gao et al. 2024, A.2)."
         dead_F = self.dead_F()
-        if out.hidden is None or not bool(dead_F.any()):
+        if self.activation in ("relu", "jumprelu") or not bool(dead_F.any()):
             return None
         score_BK, index_BK = out.hidden.masked_fill(~dead_F, 0).topk(self.k_aux, dim=1, sorted=False)
         pattern = Pattern(index_BK, self.n_latents)

@@ -23,6 +23,7 @@ class LossWeights(NamedTuple):
     biorth: float = 0.0  # encoder rows against other latents' decoder rows
     causal_ortho: float = 0.0  # child rows against their parent's row
     auxk: float = 1 / 32  # dead latents explain the error
+    l0: float = 0.0  # active latents (jumprelu only)
 
 
 class Losses(NamedTuple):
@@ -35,6 +36,7 @@ class Losses(NamedTuple):
     biorth: Tensor  # Σ ⟨E_i, D_j⟩² over i ≠ j, per latent
     causal_ortho: Tensor  # Σ_c ⟨D_p, D_{c|p}⟩², per parent
     auxk: Tensor  # E‖e − ê‖² / E‖e‖² of the dead latents' reconstruction ê of the error e
+    l0: Tensor  # E Σ_i 1[pre_i > θ_i]
 
 # %% ../nbs/07b_losses.ipynb #c008
 def cross_energy(
@@ -49,7 +51,7 @@ def cross_energy(
         whole = ((enc_RD.mT @ enc_RD) * (dec_RD.mT @ dec_RD)).sum((-1, -2))
     return whole - (enc_RD * dec_RD).sum(-1).square().sum(-1)
 
-
+# %% ../nbs/07b_losses.ipynb #c012
 def biorthogonality(sae: SAE) -> Tensor:
     "Off-diagonal energy per latent: parents among parents, and each parent's children among themselves, in their subspace."
     if not isinstance(sae, HierarchicalSAE):
@@ -57,7 +59,7 @@ def biorthogonality(sae: SAE) -> Tensor:
     parents = cross_energy(sae.parent_enc_PD, sae.parent_dec_PD) / sae.m_top
     return parents + cross_energy(sae.child_enc_PLS, sae.child_dec_PLS).sum() / (sae.m_top * sae.m_low)
 
-# %% ../nbs/07b_losses.ipynb #c010
+# %% ../nbs/07b_losses.ipynb #c014
 def causal_orthogonality(
     sae: HierarchicalSAE,
     metric_DD: Tensor | None = None,  # the causal metric of the model's space; None when that is the dot product
@@ -67,7 +69,7 @@ def causal_orthogonality(
     inside_PS1 = sae.up_PSD @ parent_PD[..., None]
     return (sae.child_dec_PLS @ inside_PS1).square().sum() / sae.m_top
 
-# %% ../nbs/07b_losses.ipynb #c012
+# %% ../nbs/07b_losses.ipynb #c017
 def loss_terms(
     sae: SAE,
     x_BD: Tensor,  # inputs, scaled
@@ -86,6 +88,7 @@ def loss_terms(
     causal = causal_orthogonality(sae, metric_DD) if weights.causal_ortho and isinstance(sae, HierarchicalSAE) else zero
     aux_BD = sae.aux_recon(x_BD, out) if weights.auxk else None
     auxk = zero if aux_BD is None else (error_BD.detach() - aux_BD).square().sum() / error_BD.detach().square().sum().clamp_min(1e-12)
+    l0 = out.hidden.sum() / len(x_BD) if weights.l0 and getattr(sae, "activation", "") == "jumprelu" else zero
     terms = (error_BD.square().sum() * per_dim, top, l1(weights.l1_parent, ~child_BK), l1(weights.l1_child, child_BK),
-             biorthogonality(sae) if weights.biorth else zero, causal, auxk)
+             biorthogonality(sae) if weights.biorth else zero, causal, auxk, l0)
     return Losses(sum(w * t for w, t in zip((1.0, *weights), terms)), *terms)
