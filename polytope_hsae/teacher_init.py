@@ -146,13 +146,23 @@ class Taught(NamedTuple):
     "The latents a teacher has set, and where it put them."
     parent_P: Tensor  # latent number of each of the teacher's parents; empty when parents were not seeded
     child_C: Tensor  # latent number of each of the teacher's children; empty when children were not seeded
-    projector_P: Tensor  # parents whose subspace the teacher set; empty when projectors were not seeded
+    frame_PS: Tensor  # P×s, which rows of the parents' up-projectors come from deltas; all False when projectors were not seeded
     start_RD: Tensor  # decoder rows of parent_P, then of child_C, at the start
 
     def entries(self, sae: HierarchicalSAE) -> list[tuple[nn.Parameter, tuple[Tensor, ...]]]:
         "The taught part of each decoder parameter: the parameter and an index of it."
         child_C = self.child_C - sae.m_top
-        return [(sae.parent_dec_PD, (self.parent_P,)), (sae.child_dec_PLS, (child_C // sae.m_low, child_C % sae.m_low)), (sae.up_PSD, (self.projector_P,))]
+        return [(sae.parent_dec_PD, (self.parent_P,)), (sae.child_dec_PLS, (child_C // sae.m_low, child_C % sae.m_low)), (sae.up_PSD, self.frame_PS.nonzero(as_tuple=True))]
+
+    @torch.no_grad()
+    def give_way(self, sae: HierarchicalSAE) -> None:
+        """Make the untaught rows of taught frames orthogonal to the taught ones, so that restoring the frame turns only the untaught.
+
+        Called between an optimizer step and the normalisation, which would otherwise share every correction between both. Cost: P·s²·d."""
+        up_PSD, mask_PS1 = sae.up_PSD[:len(self.frame_PS)], self.frame_PS.to(sae.up_PSD.device)[..., None]
+        taught_PSD = up_PSD * mask_PS1
+        taught_PSD = taught_PSD / taught_PSD.norm(dim=2, keepdim=True).clamp_min(1e-12)
+        up_PSD.sub_(~mask_PS1 * (up_PSD @ taught_PSD.mT @ taught_PSD))
 
     def cosine(self, sae: HierarchicalSAE) -> Tensor:
         "Cosine of each taught decoder row to where it started, parents first: 1 means it has not turned."
@@ -169,6 +179,7 @@ class Start(NamedTuple):
     up_PSD: Tensor  # orthonormal frames the children write in
     down_PSD: Tensor  # orthonormal frames the children read in
     slot_C: Tensor  # place of each of the teacher's children within its parent
+    kept_P: Tensor  # how many rows of each frame come from deltas, the rest being random
 
 
 def _unit(v: Tensor) -> Tensor:
@@ -192,12 +203,12 @@ def teacher_directions(
         real_PK = rows_PKD.norm(dim=2, keepdim=True) > 0
         turned_PKD = random_rotate(torch.where(real_PK, rows_PKD, torch.ones_like(rows_PKD)), jitter_deg, generator)
         rows_PKD = torch.where(real_PK, turned_PKD, rows_PKD)
-    frame_PSD, _ = delta_frames(rows_PKD, parent_PD, dim, energy_threshold, generator)
+    frame_PSD, kept_P = delta_frames(rows_PKD, parent_PD, dim, energy_threshold, generator)
     if geometry is None:
         parent_PD, rows_PKD = _unit(parent_PD), _unit(rows_PKD)
-        return Start(parent_PD, parent_PD, rows_PKD, rows_PKD, frame_PSD, frame_PSD, slot_C)
+        return Start(parent_PD, parent_PD, rows_PKD, rows_PKD, frame_PSD, frame_PSD, slot_C, kept_P)
     up_PSD, down_PSD = (torch.linalg.qr(m(frame_PSD).mT).Q.mT.contiguous() for m in (geometry.steering, geometry.detector))
-    return Start(*(_unit(m(v)) for v in (parent_PD, rows_PKD) for m in (geometry.steering, geometry.detector)), up_PSD, down_PSD, slot_C)
+    return Start(*(_unit(m(v)) for v in (parent_PD, rows_PKD) for m in (geometry.steering, geometry.detector)), up_PSD, down_PSD, slot_C, kept_P)
 
 # %% ../nbs/08b_teacher_init.ipynb #c029
 def _check_fit(sae: HierarchicalSAE, teacher: Teacher, n_children: int) -> None:
@@ -249,10 +260,11 @@ def init_from_teacher(
     sae.normalise_decoder()
     parents_P, none = torch.arange(P), torch.zeros(0, dtype=torch.long)
     child_C = sae.m_top + teacher.parent_of_C * sae.m_low + start.slot_C.cpu()
-    taught = Taught(parents_P if seed_parent_decoder else none, child_C if seed_child_decoder else none, parents_P if seed_projectors else none, none)
+    frame_PS = (torch.arange(sae.subspace_dim) < start.kept_P.cpu()[:, None]) & seed_projectors
+    taught = Taught(parents_P if seed_parent_decoder else none, child_C if seed_child_decoder else none, frame_PS, none)
     return taught._replace(start_RD=sae.W_dec[torch.cat(taught[:2])].clone())
 
-# %% ../nbs/08b_teacher_init.ipynb #c037
+# %% ../nbs/08b_teacher_init.ipynb #c039
 def random_teacher(
     teacher: Teacher,  # the teacher to control for
     generator: torch.Generator | None = None,  # of the rotation

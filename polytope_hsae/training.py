@@ -160,6 +160,8 @@ def apply(self: Trainee, step: int) -> None:
     rate = 1.0 if stage.taught_row_lr_mult is None else stage.taught_row_lr_mult / stage.decoder_lr_mult
     with slow_rows(self.entries, rate):
         self.optimizer.step()
+    if self.arm.taught is not None and rate != 1:
+        self.arm.taught.give_way(self.sae)
     self.sae.normalise_decoder()
     for name, p in self.sae.named_parameters():
         if self.ema:
