@@ -9,12 +9,15 @@ __all__ = ['ComputePath', 'Pattern', 'rows_to_contexts', 'contexts_to_rows', 'do
 # %% ../nbs/07a_kernels.ipynb #c003
 import ctypes
 import sys
+import warnings
 from functools import cached_property
 from typing import Iterator, Literal
 
 import torch
 import torch.nn.functional as F
 from torch import Tensor
+
+warnings.filterwarnings("ignore", message="Sparse CSR tensor support is in beta")  # the operations used here have been stable since torch 2.0
 
 # %% ../nbs/07a_kernels.ipynb #c006
 class Pattern:
@@ -83,13 +86,20 @@ def contexts_to_rows(pattern: Pattern, value_BK: Tensor, x_BD: Tensor) -> Tensor
 
 
 def dots_at_entries(pattern: Pattern, x_BD: Tensor, rows_RD: Tensor) -> Tensor:
-    "⟨x_b, W_{i(b,k)}⟩ at every entry. Cost: B·K·D."
+    "⟨x_b, W_{i(b,k)}⟩ at every entry, walking through the larger of the two matrices in order. Cost: B·K·D."
     B, K = pattern.index_BK.shape
     if x_BD.device.type != "cpu" or x_BD.dtype not in (torch.float32, torch.float64):
         return torch.einsum("bd,bkd->bk", x_BD, rows_RD[pattern.index_BK].to(x_BD.dtype))
-    start_B1 = torch.arange(0, B * K + 1, K, device=x_BD.device)
-    zeros = torch.sparse_csr_tensor(start_B1, pattern.index_BK.flatten(), x_BD.new_zeros(B * K), (B, pattern.n_rows), check_invariants=False)
-    return torch.sparse.sampled_addmm(zeros, x_BD, rows_RD.T, beta=0.0).values().view(B, K)
+    if pattern.n_rows > B:
+        sorted_N = _dots(pattern.start_R1, pattern.context_N, rows_RD, x_BD)
+        return torch.empty_like(sorted_N).index_copy_(0, pattern.order_N, sorted_N).view(B, K)
+    return _dots(torch.arange(0, B * K + 1, K), pattern.index_BK.flatten(), x_BD, rows_RD).view(B, K)
+
+
+def _dots(start_M1: Tensor, column_N: Tensor, left_MD: Tensor, right_LD: Tensor) -> Tensor:
+    "⟨left_m, right_l⟩ at the entries of a compressed pattern; start and column as in the CSR format."
+    zeros = torch.sparse_csr_tensor(start_M1, column_N, left_MD.new_zeros(len(column_N)), (len(left_MD), len(right_LD)), check_invariants=False)
+    return torch.sparse.sampled_addmm(zeros, left_MD, right_LD.T, beta=0.0).values()
 
 # %% ../nbs/07a_kernels.ipynb #c012
 class _SparseDecode(torch.autograd.Function):

@@ -39,17 +39,33 @@ class Losses(NamedTuple):
     l0: Tensor  # E Σ_i 1[pre_i > θ_i]
 
 # %% ../nbs/07b_losses.ipynb #c008
+class _GramEnergy(torch.autograd.Function):
+    "⟨EᵀE, DᵀD⟩ − Σ_i ⟨E_i, D_i⟩²."
+
+    @staticmethod
+    def forward(ctx, enc_RD, dec_RD):
+        enc_DD, dec_DD, own_R = enc_RD.mT @ enc_RD, dec_RD.mT @ dec_RD, (enc_RD * dec_RD).sum(-1)
+        ctx.save_for_backward(enc_RD, dec_RD, enc_DD, dec_DD, own_R)
+        return (enc_DD * dec_DD).sum((-1, -2)) - own_R.square().sum(-1)
+
+    @staticmethod
+    def backward(ctx, grad):
+        enc_RD, dec_RD, enc_DD, dec_DD, own_R = ctx.saved_tensors
+        scale, own_R1 = 2 * grad[..., None, None], own_R[..., None]
+        enc = scale * (enc_RD @ dec_DD - own_R1 * dec_RD) if ctx.needs_input_grad[0] else None
+        dec = scale * (dec_RD @ enc_DD - own_R1 * enc_RD) if ctx.needs_input_grad[1] else None
+        return enc, dec
+
+
 def cross_energy(
     enc_RD: Tensor,  # encoder rows, possibly batched over leading axes
     dec_RD: Tensor,  # decoder rows
 ) -> Tensor:  # Σ_{i≠j} ⟨E_i, D_j⟩², one number per batch entry
     "True off-diagonal energy of EDᵀ. Cost: R·D·min(R, D)."
-    R, D = enc_RD.shape[-2:]
-    if R <= D:
-        whole = (enc_RD @ dec_RD.mT).square().sum((-1, -2))
-    else:
-        whole = ((enc_RD.mT @ enc_RD) * (dec_RD.mT @ dec_RD)).sum((-1, -2))
-    return whole - (enc_RD * dec_RD).sum(-1).square().sum(-1)
+    if enc_RD.shape[-2] > enc_RD.shape[-1]:
+        return _GramEnergy.apply(enc_RD, dec_RD)
+    own_R = (enc_RD * dec_RD).sum(-1)
+    return (enc_RD @ dec_RD.mT).square().sum((-1, -2)) - own_R.square().sum(-1)
 
 # %% ../nbs/07b_losses.ipynb #c012
 def biorthogonality(sae: SAE) -> Tensor:

@@ -135,7 +135,7 @@ def _children(self: HierarchicalSAE, x_BD: Tensor, parents: Pattern, z_BK: Tenso
         few_weights = self.m_low * self.subspace_dim <= 256  # small enough to gather them for every pair
         pre_NL = project_down(Pattern(parent_N1, self.m_top), inside_NS, self.child_enc_PLS, path="gather" if few_weights else None)[:, 0]
         pre_NL += self.child_bias_PL[parent_N1[:, 0]]
-        score_NT, child_NT = pre_NL.topk(self.topk_child, dim=1, sorted=False)
+        score_NT, child_NT = pre_NL.max(1, keepdim=True) if self.topk_child == 1 else pre_NL.topk(self.topk_child, dim=1, sorted=False)
         children = Pattern(parent_N1 * self.m_low + child_NT, n_children)
     c_NT = dots_at(children, inside_NS, enc_FS, bias_F, None, score_NT).relu() * (z_BK > 0).view(-1, 1)
     return children, c_NT, Hidden(parents, None, inside_NS, pre_NL)
