@@ -247,7 +247,7 @@ def init_from_teacher(
     _check_fit(sae, teacher, int(counts_P.max()))
     start = teacher_directions(teacher, sae.subspace_dim, geometry, init_jitter_deg, energy_threshold, generator)
     start = Start(*(t.to(sae.dec_bias_D.device) for t in start))
-    P, K = len(teacher.parents), start.child_dec_PKD.shape[1]
+    P = len(teacher.parents)
     if seed_parent_decoder:
         sae.parent_enc_PD[:P], sae.parent_dec_PD[:P] = start.parent_enc_PD, start.parent_dec_PD
     if seed_projectors:

@@ -22,7 +22,7 @@ from fastcore.basics import patch
 from torch import Tensor, nn
 from tqdm.auto import tqdm
 
-from .checkpoints import BatchSource, catch_sigterm, checkpoint_steps, latest_checkpoint, rng_state, save_checkpoint, set_rng_state
+from .checkpoints import BatchSource, catch_sigterm, latest_checkpoint, rng_state, save_checkpoint, set_rng_state
 from .config import UserError
 from .flat import SAE
 from .losses import Losses, LossWeights, loss_terms
