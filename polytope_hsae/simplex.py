@@ -67,7 +67,7 @@ def vertex_skill(
     size_N = np.diff(np.append(plan.start_N, len(score_O)))
     ties_N = np.add.reduceat(score_O == np.repeat(best_N, size_N), plan.start_N) if len(score_O) else size_N
     right_N = (score_O[plan.own_N] == best_N) / np.maximum(ties_N, 1)
-    k_F = np.array([len(v) for v in plan.vertex_F])
+    k_F = np.array([len(v) for v in plan.vertex_F], dtype=int)
     family_V = np.repeat(np.arange(len(k_F)), k_F)
     recall_V = np.bincount(plan.vertex_N, right_N, len(family_V)) / np.bincount(plan.vertex_N, minlength=len(family_V))
     accuracy_F = np.bincount(family_V, recall_V, len(k_F)) / k_F
