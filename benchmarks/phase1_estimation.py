@@ -113,6 +113,8 @@ def draw(table, path):
             if part[column].notna().any():
                 ax.loglog(part[varied], part[column], "o-", ms=3, color=colour, label=label)
         ax.set(xlabel={"synsets": "synsets", "words": "words per child", "d": "d", "vocab": "V"}[varied])
+        ax.set_xticks(part[varied], [f"{v // 1000}k" if v >= 10_000 else str(v) for v in part[varied]], fontsize=7)
+        ax.minorticks_off()
         ax.grid(True, which="major", lw=0.3)
     axes[0].set_ylabel("seconds, 2 threads")
     axes[-1].legend(frameon=False, fontsize=8)

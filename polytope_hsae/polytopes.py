@@ -34,13 +34,13 @@ def hull_projection(
     centre_D = vertices_KD.double().mean(0)
     edges_KD, rel_ND = vertices_KD.double() - centre_D, x_ND.double() - centre_D
     basis_DK = torch.linalg.qr(edges_KD.T).Q
-    v_KK, x_NK = (edges_KD @ basis_DK).numpy(), (rel_ND @ basis_DK).numpy()
+    v_KK, x_NK = (edges_KD @ basis_DK).cpu().numpy(), (rel_ND @ basis_DK).cpu().numpy()
     weight_NK = np.empty((len(x_NK), len(v_KK)))
     for n, x_K in enumerate(x_NK):
         reach = (v_KK - x_K).T
         system = np.vstack([reach / (np.abs(reach).max() or 1), np.ones(len(v_KK))])
         weight_NK[n], _ = nnls(system, np.eye(len(system))[-1], maxiter=30 * len(v_KK))
-    weight_NK = torch.from_numpy(weight_NK / weight_NK.sum(1, keepdims=True))
+    weight_NK = torch.from_numpy(weight_NK / weight_NK.sum(1, keepdims=True)).to(edges_KD)
     distance_N = (rel_ND - weight_NK @ edges_KD).norm(dim=1)
     return HullProjection(distance_N.to(x_ND.dtype), weight_NK.to(x_ND.dtype))
 
