@@ -7,7 +7,7 @@ __all__ = ['Documents', 'read_documents', 'Plan', 'plan_corpus', 'Packed', 'open
 
 # %% ../nbs/04_corpus.ipynb #c003
 from itertools import islice
-from typing import Any, Iterable, NamedTuple, Sequence
+from typing import Any, Iterable, Iterator, NamedTuple, Sequence
 
 import numpy as np
 import torch
@@ -32,14 +32,23 @@ class Documents(NamedTuple):
         return np.diff(self.start_M1)
 
 
+def _distinct(texts: Iterable[str]) -> Iterator[str]:
+    "Texts in their order, repeats left out. Memory: one hash per text."
+    seen: set[int] = set()
+    for text in texts:
+        if (key := hash(text)) not in seen:
+            seen.add(key)
+            yield text
+
+
 def read_documents(
     texts: Iterable[str],  # in a fixed order
     tokenizer: Any,  # Hugging Face tokenizer
     max_tokens: int,  # stop reading when this many tokens were seen
     chunk: int = 2048,  # texts tokenised at a time
 ) -> Documents:  # documents of at least two tokens
-    "Tokenise texts until there are enough tokens. Raises UserError when there is no text. Cost: that of the tokenizer, about 1 µs per token on two threads."
-    texts, parts, total = iter(texts), [], 0
+    "Tokenise distinct texts until there are enough tokens: a repeat could land in two pools. Raises UserError when there is no text. Cost: that of the tokenizer, about 1 µs per token on two threads."
+    texts, parts, total = _distinct(texts), [], 0
     with tqdm(total=max_tokens, desc="tokenising", unit=" tok", unit_scale=True) as bar:
         while total < max_tokens and (some := list(islice(texts, chunk))):
             ids = [x for x in tokenizer(some, add_special_tokens=False)["input_ids"] if len(x) > 1]
@@ -51,7 +60,7 @@ def read_documents(
         raise UserError("the text source holds no document of at least two tokens: check data.source")
     return Documents(np.concatenate([np.asarray(p, dtype=np.int32) for p in parts]), np.concatenate([[0], np.cumsum([len(p) for p in parts])]))
 
-# %% ../nbs/04_corpus.ipynb #c008
+# %% ../nbs/04_corpus.ipynb #c010
 class Plan(NamedTuple):
     "Documents to read, in order."
     doc_M: np.ndarray  # document numbers
@@ -92,10 +101,10 @@ def _pick(
         queues = [q for q in queues if q]
     return picked
 
-# %% ../nbs/04_corpus.ipynb #c009
+# %% ../nbs/04_corpus.ipynb #c011
 def plan_corpus(
     documents: Documents,
-    concept_V: Tensor,  # selected parent concept of each token, −1 none
+    concepts: Sequence[Tensor],  # labellings of the tokens, parents and children: selected concept of each token, −1 none
     split_V: Tensor,  # side of each token's lemma: 0 train, 1 validation, 2 test, −1 none
     token_budget: int,  # tokens to read in all
     fractions: Sequence[float] = (0.70, 0.15, 0.15),  # of documents and of the budget
@@ -112,12 +121,12 @@ def plan_corpus(
             raise UserError(f"data.token_budget is {token_budget} but the text source fills only {int(lengths.sum())} tokens: lower the budget or take a larger data.source")
         plan.append((docs[:until].tolist(), pool, 0))
         if pool:
-            own_V = np.where(split_V.numpy() == pool, concept_V.numpy(), -1)
-            plan.append((_pick(_concepts_of(documents, own_V, docs), set(docs[:until].tolist()), lengths, budget, rng), pool, 1))
+            own = [np.where(split_V.numpy() == pool, concept_V.numpy(), -1) for concept_V in concepts]
+            plan.append((_pick([d for own_V in own for d in _concepts_of(documents, own_V, docs)], set(docs[:until].tolist()), lengths, budget, rng), pool, 1))
     return Plan(np.array([d for docs, *_ in plan for d in docs]), np.concatenate([np.full(len(d), p) for d, p, _ in plan]),
                 np.concatenate([np.full(len(d), k) for d, _, k in plan]))
 
-# %% ../nbs/04_corpus.ipynb #c013
+# %% ../nbs/04_corpus.ipynb #c015
 class Packed(NamedTuple):
     "Windows of equal length without padding, and what is known of each position."
     input_BW: Tensor  # token ids

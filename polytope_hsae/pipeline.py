@@ -178,7 +178,7 @@ def activation_store(cfg: Config, setup: Setup, folder: Path) -> ActivationStore
         return ActivationStore(folder)
     tokenizer = setup.loaded.tokenizer
     documents = read_documents(iter_texts(cfg.data.source, load_wordnet(cfg.concepts.wordnet)), tokenizer, max(4 * cfg.data.token_budget, 2_000_000))
-    plan = plan_corpus(documents, setup.labels.parent_V, setup.split_V, cfg.data.token_budget, cfg.concepts.split, cfg.run.seed)
+    plan = plan_corpus(documents, setup.labels, setup.split_V, cfg.data.token_budget, cfg.concepts.split, cfg.run.seed)
     packed = pack(documents, plan, cfg.data.window_length, tokenizer("\n\n", add_special_tokens=False)["input_ids"], opening_tokens(tokenizer))
     return capture(setup.loaded, packed, folder, facts, cfg.data.capture_batch, cfg.data.shard_size_tokens, cfg.data.store_dtype, cfg.data.outlier_norm)
 

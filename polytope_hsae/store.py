@@ -43,7 +43,7 @@ def is_complete(
         raise UserError(f"{folder} holds activations captured with another {', '.join(changed)}: delete the folder, or choose another run folder")
     return index["complete"]
 
-
+# %% ../nbs/04b_store.ipynb #c007
 class StoreWriter:
     "Appends rows to a store and cuts them into shards. An interrupted writer is continued by a new one with the same facts."
 
@@ -97,7 +97,7 @@ class StoreWriter:
             self.index["dim"] = rows["resid"].shape[1]
         atomic_write(self.folder / "index.json", json.dumps(self.index, indent=1))
 
-# %% ../nbs/04b_store.ipynb #c008
+# %% ../nbs/04b_store.ipynb #c009
 class ActivationStore:
     "A finished store. Raises UserError when it is missing, unfinished, or a shard was cut or changed."
 
@@ -110,17 +110,12 @@ class ActivationStore:
             raise UserError(f"there is no activation store at {self.folder}: run phase 1 first")
         self.index = json.loads((self.folder / "index.json").read_text(encoding="utf-8"))
         if not self.index["complete"]:
-            raise UserError(f"the activation store at {self.folder} is unfinished ({self.rows} rows so far): run phase 1 again, it continues where it stopped")
+            raise UserError(f"the activation store at {self.folder} is unfinished ({len(self)} rows so far): run phase 1 again, it continues where it stopped")
         self.dim: int = self.index["dim"]
         self._verified: set[str] = set()
 
-    @property
-    def rows(self) -> int:
-        "All rows"
-        return sum(s["rows"] for s in self.index["shards"])
-
     def __len__(self) -> int:
-        return self.rows
+        return sum(s["rows"] for s in self.index["shards"])
 
     def pool_rows(self, pool: int) -> int:
         "Rows of one pool: 0 train, 1 validation, 2 test"
@@ -161,7 +156,7 @@ class ActivationStore:
         "Endless shuffled batches of residuals in float32"
         return ShuffledBatches(self, batch_size, seed, pool, buffer_rows)
 
-# %% ../nbs/04b_store.ipynb #c009
+# %% ../nbs/04b_store.ipynb #c010
 class ShuffledBatches:
     "Endless iterable over a pool's residuals; the n-th batch depends on the seed and n only. `state_dict` and `load_state_dict` continue it."
 

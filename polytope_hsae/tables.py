@@ -12,7 +12,7 @@ from typing import Mapping, Sequence
 import numpy as np
 import networkx as nx
 import pandas as pd
-from torch import Tensor
+import torch
 
 from .estimators import Teacher
 from .evaluation import Scores
