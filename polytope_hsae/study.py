@@ -152,7 +152,7 @@ def plan_study(
         if len(tokens) < 4 or not (tokens.diff() > 0).all():
             raise ValueError(f"token_sets[{s}] has {len(tokens)} words; a study needs at least 4 sorted, distinct token ids per synset")
     rank_V = torch.arange(len(lemma_V)) if rank_V is None else rank_V
-    candidates = (lemma_V >= 0).nonzero().squeeze(1)
+    candidates = torch.cat(token_sets).unique()
     candidates = candidates[rank_V[candidates].argsort(stable=True)]
     priority_V = torch.from_numpy(rng.random(len(lemma_V)))
     edges_E2 = first_predecessors(edges_E2) if to_the_letter else edges_E2
