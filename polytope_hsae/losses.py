@@ -62,10 +62,11 @@ def cross_energy(
     dec_RD: Tensor,  # decoder rows
 ) -> Tensor:  # Σ_{i≠j} ⟨E_i, D_j⟩², one number per batch entry
     "True off-diagonal energy of EDᵀ. Cost: R·D·min(R, D)."
-    if enc_RD.shape[-2] > enc_RD.shape[-1]:
-        return _GramEnergy.apply(enc_RD, dec_RD)
-    own_R = (enc_RD * dec_RD).sum(-1)
-    return (enc_RD @ dec_RD.mT).square().sum((-1, -2)) - own_R.square().sum(-1)
+    with torch.autocast(enc_RD.device.type, enabled=False):
+        if enc_RD.shape[-2] > enc_RD.shape[-1]:
+            return _GramEnergy.apply(enc_RD, dec_RD)
+        own_R = (enc_RD * dec_RD).sum(-1)
+        return (enc_RD @ dec_RD.mT).square().sum((-1, -2)) - own_R.square().sum(-1)
 
 # %% ../nbs/07b_losses.ipynb #c012
 def biorthogonality(sae: SAE) -> Tensor:

@@ -20,7 +20,10 @@ from .flat import SAE, FlatSAE, MatryoshkaSAE, SAEOutput, SparseCodes, remove_pa
 from .kernels import Pattern, dots_at, project_down, project_up, sparse_decode
 from .results import atomic_write
 
-# %% ../nbs/07_models.ipynb #c006
+# %% ../nbs/07_models.ipynb #c004
+_all_ = ["FlatSAE", "MatryoshkaSAE", "SAE", "SAEOutput", "SparseCodes"]  # part of this module's interface, defined one notebook earlier
+
+# %% ../nbs/07_models.ipynb #c007
 @torch.no_grad()
 def restore_frames(
     up_PSD: Tensor,  # rows nearly orthonormal; changed in place
@@ -35,7 +38,7 @@ def restore_frames(
         if not worst > 0.1:
             return
 
-# %% ../nbs/07_models.ipynb #c009
+# %% ../nbs/07_models.ipynb #c010
 class Hidden(NamedTuple):
     "What the auxiliary loss needs of a forward pass."
     parents: Pattern  # parents used by each context
@@ -105,7 +108,7 @@ class HierarchicalSAE(SAE):
     def W_dec(self) -> Tensor:
         return torch.cat([self.parent_dec_PD, self.child_rows_PLD.flatten(0, 1)])
 
-# %% ../nbs/07_models.ipynb #c011
+# %% ../nbs/07_models.ipynb #c012
 @patch
 def _route(self: HierarchicalSAE, pre_BP: Tensor) -> Tensor:
     "The parents of each context, B×K."
@@ -147,7 +150,7 @@ def _codes(self: HierarchicalSAE, parents: Pattern, z_BK: Tensor, children: Patt
     B = len(z_BK)
     return SparseCodes(torch.cat([parents.index_BK, self.m_top + children.index_BK.view(B, -1)], 1), torch.cat([z_BK, c_NT.view(B, -1)], 1))
 
-# %% ../nbs/07_models.ipynb #c012
+# %% ../nbs/07_models.ipynb #c013
 @patch
 def encode(self: HierarchicalSAE, x_BD: Tensor) -> SparseCodes:
     "Codes of a batch: topk_parent parents, then topk_child children of each. Cost: B·D·M + B·k·S·(D + n)."
@@ -192,7 +195,7 @@ def aux_recon(self: HierarchicalSAE, x_BD: Tensor, out: SAEOutput) -> Tensor | N
         recon_BD = children_BD if recon_BD is None else recon_BD + children_BD
     return recon_BD
 
-# %% ../nbs/07_models.ipynb #c014
+# %% ../nbs/07_models.ipynb #c017
 @patch
 @torch.no_grad()
 def normalise_decoder(self: HierarchicalSAE) -> None:
@@ -212,7 +215,7 @@ def project_decoder_grads(self: HierarchicalSAE) -> None:
         if p.grad is not None:
             remove_parallel(p.grad, p)
 
-# %% ../nbs/07_models.ipynb #c026
+# %% ../nbs/07_models.ipynb #c029
 class FlatDictionary(SAE):
     "A hierarchical model as one dictionary: dense encoder rows, the same rule for who fires. Cost: B·D·F."
 
@@ -269,7 +272,7 @@ def parents_only(self: HierarchicalSAE) -> FlatSAE:
             to.copy_(of)
     return flat
 
-# %% ../nbs/07_models.ipynb #c030
+# %% ../nbs/07_models.ipynb #c033
 MODELS = {c.__name__: c for c in (FlatSAE, MatryoshkaSAE, HierarchicalSAE)}
 
 
