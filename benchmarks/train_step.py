@@ -121,7 +121,10 @@ OWN = {"ours": ours, "autograd": lambda s, x: ours(s, x, autograd=True), "floor"
 def work(system: str, shape: Shape, data: Path) -> None:
     "A process of one system: every line read takes one step and answers with its milliseconds, CPU milliseconds and peak MiB over its imports."
     if system in OWN:
+        import torch
+
         import polytope_hsae.losses  # counted as import, not as the step's memory
+        torch.set_num_threads(int(os.environ["OMP_NUM_THREADS"]))
         build = OWN[system]
     else:
         import peers
