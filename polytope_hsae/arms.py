@@ -19,7 +19,7 @@ import torch
 from torch import Tensor
 
 from .comparison import Ratio, Target, compare, interval
-from .config import Config
+from .config import Config, config_hash
 from .evaluation import Scores, evaluate, load_scores, save_scores
 from .losses import LossWeights
 from .models import HierarchicalSAE, load_sae, save_sae
@@ -77,7 +77,7 @@ def train_options(cfg: Config) -> TrainOptions:
                         log_every=cfg.logging.log_every, checkpoint_every=cfg.logging.checkpoint_every, keep_last_k=cfg.logging.keep_last_k)
 
 # %% ../nbs/11b_arms.ipynb #c010
-CURVES = {"1-EV": "1 − EV on validation (share)", "recon": "training error (per dimension)", "dead": "dead latents (share)"}
+CURVES = {"val_1-EV": "1 − EV on validation (share)", "recon": "training error (per dimension)", "dead": "dead latents (share)"}
 
 
 def model_dir(run_dir: Path, arm: str, seed: int) -> Path:
@@ -121,7 +121,8 @@ def train_arm(
     models = {f"{arm}_{seed}": start_arm(arm, cfg, setup, scale, run_dir, seed) for seed in seeds}
     batches = store.batches(cfg.training.batch_size_acts, cfg.run.seed, POOLS["train"])
     held = store.load(POOLS["validation"], ["resid"])["resid"].float().split(4096)
-    folder = run_dir / "training" / arm
+    depends = config_hash(cfg, "run.seed", "model", "data", "concepts", "geometry", "teacher", "hsae", "training", "ablate", "eval.seeds")
+    folder = run_dir / "training" / f"{arm}_{depends[:8]}"   # checkpoints of other settings are neither continued nor lost
     train(models, batches, out_dir=folder, options=train_options(cfg), validate=validation_error(held))
     for seed, (name, a) in zip(seeds, models.items()):
         save_sae(a.sae, model_dir(run_dir, arm, seed))

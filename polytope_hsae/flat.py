@@ -11,9 +11,10 @@ from typing import Any, Iterator, Literal, NamedTuple
 
 import torch
 import torch.nn.functional as F
+from fastcore.basics import patch
 from torch import Tensor, nn
 
-from .kernels import Pattern, dots_at, rows_to_contexts, sparse_decode
+from .kernels import Pattern, dots_at, sparse_decode
 
 # %% ../nbs/07c_flat.ipynb #c006
 class SparseCodes(NamedTuple):
@@ -194,66 +195,75 @@ class FlatSAE(SAE):
         if self.dec_FD.grad is not None:
             remove_parallel(self.dec_FD.grad, self.dec_FD)
 
-    def _limit(self, pre_BF: Tensor) -> Tensor:
-        "What a score must exceed under BatchTopK; a running mean stands in for the batch in evaluation."
-        if not self.training and self.threshold >= 0:
-            return self.threshold
-        smallest = pre_BF.flatten().topk(self.k * len(pre_BF)).values[-1].clamp_min(0)
-        if self.training:
-            self.threshold.copy_(smallest if self.threshold < 0 else 0.99 * self.threshold + 0.01 * smallest)
-        return smallest
+# %% ../nbs/07c_flat.ipynb #c014
+@patch
+def _limit(self: FlatSAE, pre_BF: Tensor) -> Tensor:
+    "What a score must exceed under BatchTopK; a running mean stands in for the batch in evaluation."
+    if not self.training and self.threshold >= 0:
+        return self.threshold
+    smallest = pre_BF.flatten().topk(self.k * len(pre_BF)).values[-1].clamp_min(0)
+    if self.training:
+        self.threshold.copy_(smallest if self.threshold < 0 else 0.99 * self.threshold + 0.01 * smallest)
+    return smallest
 
-    def _select(self, pre_BF: Tensor) -> tuple[Tensor, Tensor]:
-        "Indices and scores of the latents kept, each B×K."
-        if self.activation == "topk":
-            score_BK, index_BK = pre_BF.topk(self.k, dim=1, sorted=False)
-            return index_BK, score_BK
-        limit = self._limit(pre_BF)
-        score_BK, index_BK = pre_BF.topk(max(int((pre_BF >= limit).sum(1).max()), 1), dim=1)
-        return index_BK, score_BK.where(score_BK >= limit, 0)
+@patch
+def _select(self: FlatSAE, pre_BF: Tensor) -> tuple[Tensor, Tensor]:
+    "Indices and scores of the latents kept, each B×K."
+    if self.activation == "topk":
+        score_BK, index_BK = pre_BF.topk(self.k, dim=1, sorted=False)
+        return index_BK, score_BK
+    limit = self._limit(pre_BF)
+    score_BK, index_BK = pre_BF.topk(max(int((pre_BF >= limit).sum(1).max()), 1), dim=1)
+    return index_BK, score_BK.where(score_BK >= limit, 0)
 
-    def _pass_dense(self, x_BD: Tensor) -> tuple[SparseCodes, Tensor | None]:
-        "Codes by rules without a bound on how many are kept, from all F values; and the steps taken, whose sum is L0 (jumprelu)."
-        pre_BF = F.linear(x_BD - self.dec_bias_D, self.enc_FD, self.enc_bias_F)
-        step_BF = None if self.activation == "relu" else _Step.apply(pre_BF, self.log_threshold_F.exp(), self.bandwidth)
-        z_BF = pre_BF.relu() if step_BF is None else pre_BF * step_BF
-        index_BK = z_BF.topk(max(int((z_BF > 0).sum(1).max()), 1), dim=1).indices
-        return SparseCodes(index_BK, z_BF.gather(1, index_BK)), step_BF
+@patch
+def _pass_dense(self: FlatSAE, x_BD: Tensor) -> tuple[SparseCodes, Tensor | None]:
+    "Codes by rules without a bound on how many are kept, from all F values; and the steps taken, whose sum is L0 (jumprelu)."
+    pre_BF = F.linear(x_BD - self.dec_bias_D, self.enc_FD, self.enc_bias_F)
+    step_BF = None if self.activation == "relu" else _Step.apply(pre_BF, self.log_threshold_F.exp(), self.bandwidth)
+    z_BF = pre_BF.relu() if step_BF is None else pre_BF * step_BF
+    index_BK = z_BF.topk(max(int((z_BF > 0).sum(1).max()), 1), dim=1).indices
+    return SparseCodes(index_BK, z_BF.gather(1, index_BK)), step_BF
 
-    def _pass(self, x_BD: Tensor) -> tuple[SparseCodes, Tensor | None]:
-        "Codes, and what the auxiliary losses need: every latent's score without gradient, or the steps taken (jumprelu)."
-        if self.activation in ("relu", "jumprelu"):
-            return self._pass_dense(x_BD)
-        x_BD = x_BD - self.dec_bias_D.detach()
-        with torch.no_grad():
-            pre_BF = F.linear(x_BD, self.enc_FD, self.enc_bias_F)
-            index_BK, score_BK = self._select(pre_BF)
-        value_BK = dots_at(Pattern(index_BK, self.n_latents), x_BD, self.enc_FD, self.enc_bias_F, self.dec_bias_D, score_BK).relu()
-        return SparseCodes(index_BK, value_BK), pre_BF
+@patch
+def _pass(self: FlatSAE, x_BD: Tensor) -> tuple[SparseCodes, Tensor | None]:
+    "Codes, and what the auxiliary losses need: every latent's score without gradient, or the steps taken (jumprelu)."
+    if self.activation in ("relu", "jumprelu"):
+        return self._pass_dense(x_BD)
+    x_BD = x_BD - self.dec_bias_D.detach()
+    with torch.no_grad():
+        pre_BF = F.linear(x_BD, self.enc_FD, self.enc_bias_F)
+        index_BK, score_BK = self._select(pre_BF)
+    value_BK = dots_at(Pattern(index_BK, self.n_latents), x_BD, self.enc_FD, self.enc_bias_F, self.dec_bias_D, score_BK).relu()
+    return SparseCodes(index_BK, value_BK), pre_BF
 
-    def encode(self, x_BD: Tensor) -> SparseCodes:
-        "Codes of a batch."
-        return self._pass(x_BD)[0]
+# %% ../nbs/07c_flat.ipynb #c015
+@patch
+def encode(self: FlatSAE, x_BD: Tensor) -> SparseCodes:
+    "Codes of a batch."
+    return self._pass(x_BD)[0]
 
-    def forward(self, x_BD: Tensor) -> SAEOutput:
-        "Reconstruct a batch."
-        codes, pre_BF = self._pass(x_BD)
-        if self.training:
-            self.note_usage(codes)
-        return SAEOutput(self.decode(codes), codes, hidden=pre_BF)
+@patch
+def forward(self: FlatSAE, x_BD: Tensor) -> SAEOutput:
+    "Reconstruct a batch."
+    codes, pre_BF = self._pass(x_BD)
+    if self.training:
+        self.note_usage(codes)
+    return SAEOutput(self.decode(codes), codes, hidden=pre_BF)
 
-    def aux_recon(self, x_BD: Tensor, out: SAEOutput) -> Tensor | None:
-        "What the `k_aux` strongest dead latents make of the input, without bias; None while all are alive, or without a k (Gao et al. 2024, A.2)."
-        dead_F = self.dead_F()
-        if self.activation in ("relu", "jumprelu") or not bool(dead_F.any()):
-            return None
-        score_BK, index_BK = out.hidden.masked_fill(~dead_F, 0).topk(self.k_aux, dim=1, sorted=False)
-        pattern = Pattern(index_BK, self.n_latents)
-        x_BD = x_BD - self.dec_bias_D.detach()
-        value_BK = dots_at(pattern, x_BD, self.enc_FD, self.enc_bias_F, None, score_BK).relu() * dead_F[index_BK]
-        return sparse_decode(pattern, value_BK, self.dec_FD)
+@patch
+def aux_recon(self: FlatSAE, x_BD: Tensor, out: SAEOutput) -> Tensor | None:
+    "What the `k_aux` strongest dead latents make of the input, without bias; None while all are alive, or without a k (Gao et al. 2024, A.2)."
+    dead_F = self.dead_F()
+    if self.activation in ("relu", "jumprelu") or not bool(dead_F.any()):
+        return None
+    score_BK, index_BK = out.hidden.masked_fill(~dead_F, 0).topk(self.k_aux, dim=1, sorted=False)
+    pattern = Pattern(index_BK, self.n_latents)
+    x_BD = x_BD - self.dec_bias_D.detach()
+    value_BK = dots_at(pattern, x_BD, self.enc_FD, self.enc_bias_F, None, score_BK).relu() * dead_F[index_BK]
+    return sparse_decode(pattern, value_BK, self.dec_FD)
 
-# %% ../nbs/07c_flat.ipynb #c022
+# %% ../nbs/07c_flat.ipynb #c025
 class MatryoshkaSAE(FlatSAE):
     "BatchTopK whose prefixes reconstruct as well. Cost: one more sparse decode per prefix."
 

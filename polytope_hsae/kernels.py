@@ -217,7 +217,7 @@ class _GroupedDown(torch.autograd.Function):
                 shift.addmv_(down_PSD[i].T, g_nS.sum(0), alpha=-1)
         return x, down, shift, None
 
-
+# %% ../nbs/07a_kernels.ipynb #c019
 class _GroupedUp(torch.autograd.Function):
     "Σ_k U_{i(b,k)}ᵀ v_bk by one product per parent in use."
 
@@ -246,7 +246,7 @@ class _GroupedUp(torch.autograd.Function):
         v = torch.empty_like(v).index_copy_(0, pattern.order_N, v) if needs[0] else None
         return v, up, None
 
-# %% ../nbs/07a_kernels.ipynb #c020
+# %% ../nbs/07a_kernels.ipynb #c021
 def choose_path(
     n_pairs: int,  # N, active pairs (context, parent)
     n_parents: int,  # P
@@ -299,7 +299,7 @@ def project_up(
         return _GroupedUp.apply(v_BKS.flatten(0, 1), up_PSD, pattern)
     return sparse_decode(pattern.widen(S), v_BKS.flatten(1), up_PSD.flatten(0, 1))
 
-# %% ../nbs/07a_kernels.ipynb #c024
+# %% ../nbs/07a_kernels.ipynb #c025
 def keep_freed_memory() -> bool:  # whether the C library took the request
     "Let glibc serve large tensors from memory this process has freed, instead of from fresh pages; elsewhere, do nothing."
     if sys.platform != "linux" or not hasattr(ctypes.CDLL(None), "mallopt"):

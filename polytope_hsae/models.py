@@ -46,7 +46,7 @@ class Hidden(NamedTuple):
     inside_NS: Tensor  # V_i(x − b) of each active pair (context, parent)
     pre_NL: Tensor  # score of every child of each active pair, without gradient
 
-
+# %% ../nbs/07_models.ipynb #c011
 class HierarchicalSAE(SAE):
     "Parents with children in subspaces of their own (science notes, section 4). Latents: parents 0 … M−1, then child j of parent i at M + i·n + j."
 
@@ -108,7 +108,7 @@ class HierarchicalSAE(SAE):
     def W_dec(self) -> Tensor:
         return torch.cat([self.parent_dec_PD, self.child_rows_PLD.flatten(0, 1)])
 
-# %% ../nbs/07_models.ipynb #c012
+# %% ../nbs/07_models.ipynb #c013
 @patch
 def _route(self: HierarchicalSAE, pre_BP: Tensor) -> Tensor:
     "The parents of each context, B×K."
@@ -150,7 +150,7 @@ def _codes(self: HierarchicalSAE, parents: Pattern, z_BK: Tensor, children: Patt
     B = len(z_BK)
     return SparseCodes(torch.cat([parents.index_BK, self.m_top + children.index_BK.view(B, -1)], 1), torch.cat([z_BK, c_NT.view(B, -1)], 1))
 
-# %% ../nbs/07_models.ipynb #c013
+# %% ../nbs/07_models.ipynb #c014
 @patch
 def encode(self: HierarchicalSAE, x_BD: Tensor) -> SparseCodes:
     "Codes of a batch: topk_parent parents, then topk_child children of each. Cost: B·D·M + B·k·S·(D + n)."
@@ -195,7 +195,7 @@ def aux_recon(self: HierarchicalSAE, x_BD: Tensor, out: SAEOutput) -> Tensor | N
         recon_BD = children_BD if recon_BD is None else recon_BD + children_BD
     return recon_BD
 
-# %% ../nbs/07_models.ipynb #c017
+# %% ../nbs/07_models.ipynb #c018
 @patch
 @torch.no_grad()
 def normalise_decoder(self: HierarchicalSAE) -> None:
@@ -215,7 +215,7 @@ def project_decoder_grads(self: HierarchicalSAE) -> None:
         if p.grad is not None:
             remove_parallel(p.grad, p)
 
-# %% ../nbs/07_models.ipynb #c029
+# %% ../nbs/07_models.ipynb #c030
 class FlatDictionary(SAE):
     "A hierarchical model as one dictionary: dense encoder rows, the same rule for who fires. Cost: B·D·F."
 
@@ -272,7 +272,7 @@ def parents_only(self: HierarchicalSAE) -> FlatSAE:
             to.copy_(of)
     return flat
 
-# %% ../nbs/07_models.ipynb #c033
+# %% ../nbs/07_models.ipynb #c034
 MODELS = {c.__name__: c for c in (FlatSAE, MatryoshkaSAE, HierarchicalSAE)}
 
 

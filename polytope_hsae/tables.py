@@ -17,7 +17,7 @@ import torch
 from .estimators import Teacher
 from .evaluation import Scores
 from .pipeline import POOLS, Setup, held_out
-from .report import null_text, value_text
+from .report import count_text, null_text, value_text
 from .results import Null, Result
 from .store import ActivationStore
 from .visualization import Matrix
@@ -26,9 +26,9 @@ from .visualization import Matrix
 def results_table(
     results: Sequence[Result],  # of one phase
 ) -> pd.DataFrame:  # one row per figure
-    "Results as a reader wants them: value with interval, n, nulls, verdict; columns nothing is in are left out"
-    rows = [{"figure": r.name.replace("_", " ").replace(".", ", "), "group": r.group, "value [95 % interval]": value_text(r), "n": f"{r.n:,} {r.n_unit}".strip(),
-             "nulls": null_text(r.nulls), "target": r.target or "", "verdict": r.verdict or "", "note": r.note} for r in results]
+    "Results as a reader wants them: value with interval, n, nulls, verdict; columns nothing is in, and the paired gains behind a verdict, are left out"
+    rows = [{"figure": r.name.replace("_", " ").replace(".", ", "), "group": r.group, "value [95 % interval]": value_text(r), "n": count_text(r),
+             "nulls": null_text(r.nulls), "target": r.target or "", "verdict": r.verdict or "", "note": r.note} for r in results if ".gain." not in r.name]
     table = pd.DataFrame(rows)
     empty = [c for c in table if table[c].isin(["", "–"]).all()]
     if len(table) and (table["group"] == "real").all():
