@@ -27,7 +27,9 @@ def windows_of_text(tokenizer, n: int, window: int) -> Packed:
     documents = read_documents(iter_texts("wordnet-glosses", load_wordnet()), tokenizer, 2 * n * window)
     order = np.arange(len(documents.lengths))
     separator = tokenizer("\n\n", add_special_tokens=False)["input_ids"]
-    packed = pack(documents, Plan(order, np.zeros_like(order), np.zeros_like(order)), window, separator, opening_tokens(tokenizer))
+    packed = pack(
+        documents, Plan(order, np.zeros_like(order), np.zeros_like(order)), window, separator, opening_tokens(tokenizer)
+    )
     return Packed(*(part[:n] for part in packed[:-1]), tail=0)
 
 
@@ -41,7 +43,12 @@ def seconds(run) -> float:
 def main() -> None:
     "Print both rates and their ratio"
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("--windows", type=int, default=128, help="windows per round; few of them measure the one-off check of the model instead (0.8 s)")
+    parser.add_argument(
+        "--windows",
+        type=int,
+        default=128,
+        help="windows per round; few of them measure the one-off check of the model instead (0.8 s)",
+    )
     parser.add_argument("--window", type=int, default=128, help="tokens per window")
     parser.add_argument("--batch", type=int, default=8, help="windows per forward pass")
     parser.add_argument("--rounds", type=int, default=2, help="times both are measured")
@@ -61,11 +68,13 @@ def main() -> None:
             capture(loaded, packed, Path(folder) / "activations", {}, batch=args.batch, shard_size=16_384)
 
     with torch.inference_mode():
-        loaded.model.model(packed.input_BW[:args.batch])  # first call: memory and kernels
+        loaded.model.model(packed.input_BW[: args.batch])  # first call: memory and kernels
     times = [(seconds(bare), seconds(ours)) for _ in range(args.rounds)]
     tokens = packed.input_BW.numel()
     for name, column in zip(("bare forward", "capture"), zip(*times)):
-        print(f"{name:12s} {tokens / statistics.median(column):8.0f} tokens/s  (median of {args.rounds}, {tokens} tokens each, {args.threads} threads)")
+        print(
+            f"{name:12s} {tokens / statistics.median(column):8.0f} tokens/s  (median of {args.rounds}, {tokens} tokens each, {args.threads} threads)"
+        )
     print(f"RATIO capture {statistics.median(b / c for b, c in times):.3f}")
 
 

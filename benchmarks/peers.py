@@ -3,6 +3,7 @@
 Imported only by worker processes inside the peers' environment. Every step is the library's own: forward, loss, backward, clipping,
 decoder normalisation where the library has it, optimiser.
 """
+
 import os
 from typing import Callable
 
@@ -12,17 +13,24 @@ import numpy as np
 def load(name: str) -> Callable:
     "The system of this name, its libraries imported and its threads set."
     if name == "jax":
-        import equinox, jax, optax  # noqa: F401, E401
+        import equinox  # noqa: F401, E401
+        import jax
+        import optax
+
         return jax_hsae
     import torch
+
     torch.set_num_threads(int(os.environ["OMP_NUM_THREADS"]))
     if name == "dictionary-learning":
         import dictionary_learning.trainers.top_k  # noqa: F401
+
         return dictionary_learning_topk
     if name == "sparsify":
         import sparsify  # noqa: F401
+
         return sparsify_topk
     import sae_lens  # noqa: F401
+
     return lambda shape, x: sae_lens_topk(shape, x, sparse=name == "sae-lens-sparse")
 
 
@@ -31,7 +39,16 @@ def sae_lens_topk(shape, x: np.ndarray, sparse: bool) -> Callable[[], object]:
     import torch
     from sae_lens.saes.sae import TrainStepInput
     from sae_lens.saes.topk_sae import TopKTrainingSAE, TopKTrainingSAEConfig
-    sae = TopKTrainingSAE(TopKTrainingSAEConfig(d_in=shape.width, d_sae=shape.latents, k=shape.k, use_sparse_activations=sparse, rescale_acts_by_decoder_norm=not sparse))
+
+    sae = TopKTrainingSAE(
+        TopKTrainingSAEConfig(
+            d_in=shape.width,
+            d_sae=shape.latents,
+            k=shape.k,
+            use_sparse_activations=sparse,
+            rescale_acts_by_decoder_norm=not sparse,
+        )
+    )
     optimizer, x_BD = torch.optim.Adam(sae.parameters(), lr=3e-4), torch.from_numpy(x)
 
     def step() -> None:
@@ -48,7 +65,17 @@ def dictionary_learning_topk(shape, x: np.ndarray) -> Callable[[], object]:
     "dictionary_learning's TopK trainer."
     import torch
     from dictionary_learning.trainers.top_k import TopKTrainer
-    trainer = TopKTrainer(steps=10_000, activation_dim=shape.width, dict_size=shape.latents, k=shape.k, layer=0, lm_name="none", device="cpu", lr=3e-4)
+
+    trainer = TopKTrainer(
+        steps=10_000,
+        activation_dim=shape.width,
+        dict_size=shape.latents,
+        k=shape.k,
+        layer=0,
+        lm_name="none",
+        device="cpu",
+        lr=3e-4,
+    )
     x_BD, step = torch.from_numpy(x), iter(range(1, 10_000))
     return lambda: trainer.update(next(step), x_BD)
 
@@ -58,6 +85,7 @@ def sparsify_topk(shape, x: np.ndarray) -> Callable[[], object]:
     import torch
     from sparsify import SparseCoder
     from sparsify.config import SparseCoderConfig
+
     sae = SparseCoder(shape.width, SparseCoderConfig(num_latents=shape.latents, k=shape.k))
     optimizer, x_BD = torch.optim.Adam(sae.parameters(), lr=3e-4), torch.from_numpy(x)
 
@@ -82,7 +110,11 @@ def jax_hsae(shape, x: np.ndarray) -> Callable[[], object]:
     M, k, S, n, D = shape.latents, shape.k, shape.dim, shape.children, shape.width
     unit = lambda w: w / jnp.linalg.norm(w, axis=-1, keepdims=True)
     keys = jax.random.split(jax.random.PRNGKey(0), 3)
-    E, V, C = unit(jax.random.normal(keys[0], (M, D))), unit(jax.random.normal(keys[1], (M, S, D))), unit(jax.random.normal(keys[2], (M, n, S)))
+    E, V, C = (
+        unit(jax.random.normal(keys[0], (M, D))),
+        unit(jax.random.normal(keys[1], (M, S, D))),
+        unit(jax.random.normal(keys[2], (M, n, S))),
+    )
     params = dict(E=E, D=E, V=V, U=V, C=C, d=C)
     hard = lambda z, slope: jnp.where(z >= D**-0.5, z, slope * z)
 

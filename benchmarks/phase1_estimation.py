@@ -8,6 +8,7 @@ function of the number of synsets, of words per synset, of d, and the cost of th
 
 Prints tables, writes a plot, and ends with `RATIO phase1 <plain seconds / our seconds, planning included>`.
 """
+
 import os
 
 os.environ.update(OMP_WAIT_POLICY="PASSIVE", OMP_NUM_THREADS="2", OPENBLAS_NUM_THREADS="2", TOKENIZERS_PARALLELISM="false")
@@ -68,11 +69,22 @@ def side_by_side(n_plain):
     worst = max(float((found.vector_SD[s] - v).norm() / v.norm()) for s, v in plain.items())
     plan_s, ours_s = statistics.median(t_plan), statistics.median(t_ours)
     size = plan.size_S
-    print(f"\n{len(sets)} noun synsets (Park's rule), {int(size.min())} to {int(size.max())} words, {int((size >= g_VD.shape[1]).sum())} with n >= d = {g_VD.shape[1]}")
+    print(
+        f"\n{len(sets)} noun synsets (Park's rule), {int(size.min())} to {int(size.max())} words, {int((size >= g_VD.shape[1]).sum())} with n >= d = {g_VD.shape[1]}"
+    )
     if len(chosen) < len(sets):
         print(f"plain side extrapolated from {len(chosen)} synsets, evenly spread")
-    print(pd.DataFrame([("plain: Ledoit-Wolf + pinv", t_plain), ("ours: plan", plan_s), ("ours: estimate, also each further permutation", ours_s),
-                        ("geometry, once", t_geometry)], columns=["step", "seconds"]).to_string(index=False, float_format="%.3f"))
+    print(
+        pd.DataFrame(
+            [
+                ("plain: Ledoit-Wolf + pinv", t_plain),
+                ("ours: plan", plan_s),
+                ("ours: estimate, also each further permutation", ours_s),
+                ("geometry, once", t_geometry),
+            ],
+            columns=["step", "seconds"],
+        ).to_string(index=False, float_format="%.3f")
+    )
     print(f"largest relative difference: {worst:.1e}   plain / further permutation: {t_plain / ours_s:.0f}")
     return t_plain / (plan_s + ours_s)
 
@@ -109,7 +121,11 @@ def draw(table, path):
     "One panel per varied quantity, both axes logarithmic"
     fig, axes = plt.subplots(1, 4, figsize=(11, 2.8), sharey=True)
     for ax, (varied, part) in zip(axes, table.groupby("varied", sort=False)):
-        for column, colour, label in (("estimate_s", "#0072B2", "estimate"), ("plan_s", "#E69F00", "plan"), ("geometry_s", "#009E73", "geometry")):
+        for column, colour, label in (
+            ("estimate_s", "#0072B2", "estimate"),
+            ("plan_s", "#E69F00", "plan"),
+            ("geometry_s", "#009E73", "geometry"),
+        ):
             if part[column].notna().any():
                 ax.loglog(part[varied], part[column], "o-", ms=3, color=colour, label=label)
         ax.set(xlabel={"synsets": "synsets", "words": "words per child", "d": "d", "vocab": "V"}[varied])
@@ -125,7 +141,9 @@ def draw(table, path):
 
 if __name__ == "__main__":
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
-    parser.add_argument("--plain", type=int, default=0, help="synsets on the plain side (0: all; fewer are extrapolated and said so)")
+    parser.add_argument(
+        "--plain", type=int, default=0, help="synsets on the plain side (0: all; fewer are extrapolated and said so)"
+    )
     parser.add_argument("--out", type=Path, default=Path("runs/benchmarks"), help="folder of the plot and the table")
     args = parser.parse_args()
     torch.set_num_threads(2)
@@ -135,5 +153,7 @@ if __name__ == "__main__":
     print(table.to_string(index=False, float_format="%.3f", na_rep="-"))
     draw(table, args.out / "phase1_estimation.png")
     table.to_csv(args.out / "phase1_estimation.csv", index=False)
-    print(f"\npeak memory {resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 2**20:.2f} GiB, plot {args.out / 'phase1_estimation.png'}")
+    print(
+        f"\npeak memory {resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 2**20:.2f} GiB, plot {args.out / 'phase1_estimation.png'}"
+    )
     print(f"RATIO phase1 {ratio:.1f}")

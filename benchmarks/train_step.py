@@ -8,6 +8,7 @@ A step is forward, all losses, backward, gradient projection, clipping, AdamW an
 one live process; they take turns step by step, so that a busy machine slows all of them alike. Threads wait passively between
 steps. Times are medians. Prints tables and, last, `RATIO <shape> <system> <its time ÷ ours>`; the floor's ratio is below 1.
 """
+
 import os
 
 os.environ["OMP_WAIT_POLICY"] = "PASSIVE"  # before any OpenMP runtime is loaded
@@ -32,6 +33,7 @@ BATCH, WIDTH = 2048, 576
 
 class Shape(NamedTuple):
     "A model's shape; parents only means a flat TopK model."
+
     latents: int  # latents of a flat model, or parents
     k: int  # active latents, or parents
     dim: int = 0  # S, dimensions of a subspace
@@ -41,8 +43,21 @@ class Shape(NamedTuple):
 
 
 SHAPES = {"C1": Shape(4096, 32), "C2-k1": Shape(256, 1, 64, 32), "C2-k8": Shape(256, 8, 64, 32), "C3": Shape(4096, 32, 4, 16)}
-PEERS = {"sae-lens": ["C1"], "sae-lens-sparse": ["C1"], "dictionary-learning": ["C1"], "sparsify": ["C1"], "jax": ["C2-k1", "C2-k8", "C3"]}
-REQUIREMENTS = ["sae-lens==6.18.0", "dictionary-learning==0.1.0", "eai-sparsify==1.3.0", "jax==0.5.3", "equinox==0.11.12", "optax==0.2.4"]  # peers.py
+PEERS = {
+    "sae-lens": ["C1"],
+    "sae-lens-sparse": ["C1"],
+    "dictionary-learning": ["C1"],
+    "sparsify": ["C1"],
+    "jax": ["C2-k1", "C2-k8", "C3"],
+}
+REQUIREMENTS = [
+    "sae-lens==6.18.0",
+    "dictionary-learning==0.1.0",
+    "eai-sparsify==1.3.0",
+    "jax==0.5.3",
+    "equinox==0.11.12",
+    "optax==0.2.4",
+]  # peers.py
 
 
 def activations(shape: Shape, store: Path | None) -> np.ndarray:
@@ -50,11 +65,14 @@ def activations(shape: Shape, store: Path | None) -> np.ndarray:
     rng = np.random.default_rng(0)
     if store:
         from polytope_hsae.store import ActivationStore
-        x = ActivationStore(store).load(0, ["resid"])["resid"][:shape.batch].float().numpy()
+
+        x = ActivationStore(store).load(0, ["resid"])["resid"][: shape.batch].float().numpy()
     else:
         top, low = rng.standard_normal((2, 512, shape.width)) / shape.width**0.5
         which = rng.zipf(1.3, (shape.batch, 6)) % 512
-        x = (top[which] * rng.gamma(4, 2, which.shape)[..., None] + low[(which * 7 + rng.integers(0, 4, which.shape)) % 512] * 4).sum(1)
+        x = (
+            top[which] * rng.gamma(4, 2, which.shape)[..., None] + low[(which * 7 + rng.integers(0, 4, which.shape)) % 512] * 4
+        ).sum(1)
         x = x + 0.3 * rng.standard_normal(x.shape)
     x = x - x.mean(0)
     return (x * (shape.width / np.square(x).sum(1).mean()) ** 0.5).astype(np.float32)
@@ -75,8 +93,11 @@ def ours(shape: Shape, x: np.ndarray, autograd: bool = False) -> Callable[[], ob
     if not autograd:
         keep_freed_memory()
     flat = not shape.dim
-    sae = FlatSAE(shape.width, shape.latents, shape.k, generator=generator) if flat else HierarchicalSAE(
-        shape.width, shape.latents, shape.k, shape.dim, shape.children, generator=generator)
+    sae = (
+        FlatSAE(shape.width, shape.latents, shape.k, generator=generator)
+        if flat
+        else HierarchicalSAE(shape.width, shape.latents, shape.k, shape.dim, shape.children, generator=generator)
+    )
     weights = LossWeights(0.1, 0.0, 0.0, 0.0, 0.0) if flat else LossWeights(0.1, 1e-3, 1e-3, 1e-1, 0.0)
     optimizer = torch.optim.AdamW(sae.parameters(), lr=3e-4, weight_decay=0.0, fused=True)
 
@@ -84,7 +105,9 @@ def ours(shape: Shape, x: np.ndarray, autograd: bool = False) -> Callable[[], ob
         x_BD = x_BD - sae.dec_bias_D
         if flat:
             value_BK, index_BK = (x_BD @ sae.enc_FD.T + sae.enc_bias_F).relu().topk(sae.k, dim=1)
-            return SAEOutput(torch.einsum("bk,bkd->bd", value_BK, sae.dec_FD[index_BK]) + sae.dec_bias_D, SparseCodes(index_BK, value_BK))
+            return SAEOutput(
+                torch.einsum("bk,bkd->bd", value_BK, sae.dec_FD[index_BK]) + sae.dec_bias_D, SparseCodes(index_BK, value_BK)
+            )
         z_BK, i_BK = (x_BD @ sae.parent_enc_PD.T + sae.parent_bias_P).relu().topk(sae.topk_parent, dim=1)
         inside = torch.einsum("bd,bksd->bks", x_BD, sae.down_PSD[i_BK])
         c_BK, j_BK = (torch.einsum("bks,bkls->bkl", inside, sae.child_enc_PLS[i_BK]) + sae.child_bias_PL[i_BK]).relu().max(2)
@@ -96,7 +119,9 @@ def ours(shape: Shape, x: np.ndarray, autograd: bool = False) -> Callable[[], ob
 
     def step() -> None:
         optimizer.zero_grad()
-        loss_terms(sae, x_BD, plain(x_BD) if autograd else sae(x_BD), weights if not autograd else weights._replace(auxk=0.0)).total.backward()
+        loss_terms(
+            sae, x_BD, plain(x_BD) if autograd else sae(x_BD), weights if not autograd else weights._replace(auxk=0.0)
+        ).total.backward()
         sae.project_decoder_grads()
         torch.nn.utils.clip_grad_norm_(sae.parameters(), 1.0)
         optimizer.step()
@@ -108,6 +133,7 @@ def ours(shape: Shape, x: np.ndarray, autograd: bool = False) -> Callable[[], ob
 def floor(shape: Shape, x: np.ndarray) -> Callable[[], object]:
     "The encoder's one dense product, into memory that is there already."
     import torch
+
     x_BD, W_FD = torch.from_numpy(x), torch.randn(shape.latents, shape.width)
     out_BF = torch.empty(len(x), shape.latents)
     return lambda: torch.mm(x_BD, W_FD.T, out=out_BF)
@@ -124,10 +150,12 @@ def work(system: str, shape: Shape, data: Path) -> None:
         import torch
 
         import polytope_hsae.losses  # counted as import, not as the step's memory
+
         torch.set_num_threads(int(os.environ["OMP_NUM_THREADS"]))
         build = OWN[system]
     else:
         import peers
+
         build = peers.load(system)
     peak = lambda: resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 1024
     before = peak()
@@ -140,6 +168,7 @@ def work(system: str, shape: Shape, data: Path) -> None:
 
 class Seen(NamedTuple):
     "What a system's steps cost."
+
     ms: float  # median wall-clock time of a step
     cpu_ms: float  # median time of all its threads together
     peak_mib: float  # peak resident memory over that of its imports
@@ -150,9 +179,27 @@ def take_turns(shape: Shape, systems: dict[str, str], rounds: int, threads: int,
     with tempfile.TemporaryDirectory() as folder:
         data = Path(folder) / "x.npy"
         np.save(data, activations(shape, store))
-        env = {**os.environ, "OMP_NUM_THREADS": str(threads), "XLA_FLAGS": f"--xla_cpu_multi_thread_eigen={'true' if threads > 1 else 'false'} intra_op_parallelism_threads={threads}"}
-        command = lambda name, python: [python, "-W", "ignore", __file__, "--worker", name, "--data", str(data), "--shape", json.dumps(shape)]
-        workers = {name: subprocess.Popen(command(name, python), stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True, env=env) for name, python in systems.items()}
+        env = {
+            **os.environ,
+            "OMP_NUM_THREADS": str(threads),
+            "XLA_FLAGS": f"--xla_cpu_multi_thread_eigen={'true' if threads > 1 else 'false'} intra_op_parallelism_threads={threads}",
+        }
+        command = lambda name, python: [
+            python,
+            "-W",
+            "ignore",
+            __file__,
+            "--worker",
+            name,
+            "--data",
+            str(data),
+            "--shape",
+            json.dumps(shape),
+        ]
+        workers = {
+            name: subprocess.Popen(command(name, python), stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True, env=env)
+            for name, python in systems.items()
+        }
         seen: dict[str, list] = {name: [] for name in workers}
         for _ in range(rounds + 2):
             for name, worker in workers.items():
@@ -182,12 +229,23 @@ def peers_python() -> str:
 def growth(rounds: int, threads: int) -> None:
     "Our step against each size of the model, the others held."
     base = Shape(256, 8, 16, 16, 1024)
-    sweeps = {"latents": [2**i for i in range(6, 15, 2)], "k": [1, 4, 16], "dim": [4, 16, 64], "children": [4, 16, 64], "width": [256, 512, 1024], "batch": [512, 1024, 2048]}
+    sweeps = {
+        "latents": [2**i for i in range(6, 15, 2)],
+        "k": [1, 4, 16],
+        "dim": [4, 16, 64],
+        "children": [4, 16, 64],
+        "width": [256, 512, 1024],
+        "batch": [512, 1024, 2048],
+    }
     print("\n| varied | value | ms | of it encoder | peak MiB |\n|---|---|---|---|---|")
     for name, values in sweeps.items():
         for value in values:
-            seen = take_turns(base._replace(**{name: value}), {"ours": sys.executable, "floor": sys.executable}, rounds, threads, None)
-            print(f"| {name} | {value} | {seen['ours'].ms:.1f} | {seen['floor'].ms:.1f} | {seen['ours'].peak_mib:.0f} |", flush=True)
+            seen = take_turns(
+                base._replace(**{name: value}), {"ours": sys.executable, "floor": sys.executable}, rounds, threads, None
+            )
+            print(
+                f"| {name} | {value} | {seen['ours'].ms:.1f} | {seen['floor'].ms:.1f} | {seen['ours'].peak_mib:.0f} |", flush=True
+            )
 
 
 def main() -> None:
@@ -211,10 +269,15 @@ def main() -> None:
         if args.peers:
             systems |= {peer: peers_python() for peer, shapes in PEERS.items() if name in shapes}
         seen = take_turns(SHAPES[name], systems, args.rounds, args.threads, args.store)
-        print(f"\n{name}: {SHAPES[name]}\n\n| system | ms/step | ÷ ours | CPU ms | ÷ ours | peak MiB over its imports |\n|---|---|---|---|---|---|")
+        print(
+            f"\n{name}: {SHAPES[name]}\n\n| system | ms/step | ÷ ours | CPU ms | ÷ ours | peak MiB over its imports |\n|---|---|---|---|---|---|"
+        )
         own = seen["ours"]
         for system, cost in seen.items():
-            print(f"| {system} | {cost.ms:.0f} | {cost.ms / own.ms:.2f} | {cost.cpu_ms:.0f} | {cost.cpu_ms / own.cpu_ms:.2f} | {cost.peak_mib:.0f} |", flush=True)
+            print(
+                f"| {system} | {cost.ms:.0f} | {cost.ms / own.ms:.2f} | {cost.cpu_ms:.0f} | {cost.cpu_ms / own.cpu_ms:.2f} | {cost.peak_mib:.0f} |",
+                flush=True,
+            )
             ratios += [f"RATIO {name} {system} {cost.ms / own.ms:.3f}"] * (system != "ours")
     if args.growth:
         growth(args.rounds, args.threads)

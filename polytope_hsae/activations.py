@@ -38,11 +38,13 @@ def check_residual(
     "Raise UserError unless the captured residual and the unembedding reproduce the model's own logits."
     head = unembedding(loaded.model, loaded.tokenizer)
     ids = input_BW[:2, :16].to(loaded.model.device)
-    own = loaded.model(input_ids=ids, use_cache=False).logits[..., :len(head.weight_VD)].float()
+    own = loaded.model(input_ids=ids, use_cache=False).logits[..., : len(head.weight_VD)].float()
     ours = head.logits(final_residual(loaded, ids).float().to(head.weight_VD.device)).to(own.device)
     error = float((own - ours).abs().max() / own.std())
     if not error <= tolerance:
-        raise UserError(f"the last hidden state of {loaded.name} is not the input of its unembedding (logits differ by {error:.2g} of their spread, allowed {tolerance}): this architecture is not supported")
+        raise UserError(
+            f"the last hidden state of {loaded.name} is not the input of its unembedding (logits differ by {error:.2g} of their spread, allowed {tolerance}): this architecture is not supported"
+        )
     return error
 
 # %% ../nbs/04a_activations.ipynb #c010
@@ -59,7 +61,7 @@ def _batch_rows(
     keep_BW, norm_BW = packed.keep_BW[windows], resid_BWD.float().norm(dim=2).cpu()
     if not keep_BW.any():
         return keep_BW, 0
-    sane_BW = ~(norm_BW > outlier_norm * norm_BW[keep_BW].median())   # NaN stays, so that the writer refuses it
+    sane_BW = ~(norm_BW > outlier_norm * norm_BW[keep_BW].median())  # NaN stays, so that the writer refuses it
     return keep_BW & sane_BW, int((keep_BW & ~sane_BW).sum())
 
 
@@ -75,14 +77,27 @@ def capture(
 ) -> ActivationStore:
     """Read a corpus through a model and store its final residuals; continues an interrupted capture, returns a finished one at once.
 
-    Raises UserError when the model does not fit, residuals are not finite, or the folder holds another corpus. Cost: one forward pass; memory: one batch and one shard."""
-    facts = facts | {"windows": len(packed.input_BW), "batch": batch, "shard_size": shard_size, "store_dtype": store_dtype, "outlier_norm": outlier_norm}
+    Raises UserError when the model does not fit, residuals are not finite, or the folder holds another corpus. Cost: one forward pass; memory: one batch and one shard.
+    """
+    facts = facts | {
+        "windows": len(packed.input_BW),
+        "batch": batch,
+        "shard_size": shard_size,
+        "store_dtype": store_dtype,
+        "outlier_norm": outlier_norm,
+    }
     writer = StoreWriter(folder, facts, shard_size)
     if writer.index["complete"]:
         return ActivationStore(folder)
     check_residual(loaded, packed.input_BW)
     B, W = packed.input_BW.shape
-    counts = writer.index["counts"] or {"read": 0, "stored": 0, "dropped_boundary": 0, "dropped_outlier": 0, "dropped_tail": packed.tail}
+    counts = writer.index["counts"] or {
+        "read": 0,
+        "stored": 0,
+        "dropped_boundary": 0,
+        "dropped_outlier": 0,
+        "dropped_tail": packed.tail,
+    }
     done = writer.index["progress"]
     with tqdm(total=B * W, initial=done * W, desc="activations", unit=" tok", unit_scale=True) as bar:
         for first in range(done, B, batch):
@@ -90,10 +105,24 @@ def capture(
             resid_BWD = final_residual(loaded, packed.input_BW[windows])
             keep_BW, outliers = _batch_rows(packed, windows, resid_BWD, outlier_norm)
             column = lambda t, dtype: t[windows][keep_BW].to(dtype)
-            writer.add(dict(resid=resid_BWD.cpu()[keep_BW].to(DTYPES[store_dtype]), token=column(packed.input_BW, torch.int32), next_token=column(packed.next_BW, torch.int32),
-                            doc=column(packed.doc_BW, torch.int32), pool=column(packed.pool_BW, torch.int8), labelled=column(packed.labelled_BW, torch.int8)))
+            writer.add(
+                dict(
+                    resid=resid_BWD.cpu()[keep_BW].to(DTYPES[store_dtype]),
+                    token=column(packed.input_BW, torch.int32),
+                    next_token=column(packed.next_BW, torch.int32),
+                    doc=column(packed.doc_BW, torch.int32),
+                    pool=column(packed.pool_BW, torch.int8),
+                    labelled=column(packed.labelled_BW, torch.int8),
+                )
+            )
             n, stored = keep_BW.numel(), int(keep_BW.sum())
-            new = {"read": n, "stored": stored, "dropped_boundary": n - stored - outliers, "dropped_outlier": outliers, "dropped_tail": 0}
+            new = {
+                "read": n,
+                "stored": stored,
+                "dropped_boundary": n - stored - outliers,
+                "dropped_outlier": outliers,
+                "dropped_tail": 0,
+            }
             counts = {k: v + new[k] for k, v in counts.items()}
             writer.flush(windows.stop, counts, complete=windows.stop == B)
             bar.update(n)

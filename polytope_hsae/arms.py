@@ -26,11 +26,28 @@ from .models import HierarchicalSAE, load_sae, save_sae
 from .pipeline import POOLS, Setup, held_out, make_teacher
 from .plans import Stage, TrainOptions
 from .results import Null, Result, atomic_write
-from .steering import (SteeringEffects, context_units, diff_mean, equal_norm, latent_directions, leakage_ratio, random_directions, steer,
-                                    steering_results, steering_table)
+from polytope_hsae.steering import (
+    SteeringEffects,
+    context_units,
+    diff_mean,
+    equal_norm,
+    latent_directions,
+    leakage_ratio,
+    random_directions,
+    steer,
+    steering_results,
+    steering_table,
+)
 from .store import ActivationStore
 from .teacher import load_teacher
-from .teacher_init import InputScale, fit_input_scale, init_from_teacher, load_input_scale, save_input_scale, start_at_mean
+from polytope_hsae.teacher_init import (
+    InputScale,
+    fit_input_scale,
+    init_from_teacher,
+    load_input_scale,
+    save_input_scale,
+    start_at_mean,
+)
 from .trackers import read_log
 from .training import Arm, train, validation_error
 
@@ -47,7 +64,9 @@ def new_sae(
 ) -> HierarchicalSAE:
     "A hierarchical SAE of the configured shape with random rows"
     h = cfg.hsae
-    return HierarchicalSAE(d, h.m_top, h.topk_parent, h.subspace_dim, h.m_low, h.topk_child, generator=torch.Generator().manual_seed(seed))
+    return HierarchicalSAE(
+        d, h.m_top, h.topk_parent, h.subspace_dim, h.m_low, h.topk_child, generator=torch.Generator().manual_seed(seed)
+    )
 
 
 def stages_of(
@@ -59,22 +78,43 @@ def stages_of(
     if arm == "baseline":
         return [Stage("baseline", t.baseline.steps, t.lr)]
     a, b = t.stage_A, t.stage_B
-    return [Stage("A", a.steps, t.lr * a.lr_mult, freeze_decoder=a.freeze_decoder, causal_ortho=a.causal_ortho and not cfg.ablate.drop_causal_ortho),
-            Stage("B", b.steps, t.lr, decoder_lr_mult=b.decoder_lr_mult, taught_row_lr_mult=b.taught_row_lr_mult)]
+    return [
+        Stage(
+            "A",
+            a.steps,
+            t.lr * a.lr_mult,
+            freeze_decoder=a.freeze_decoder,
+            causal_ortho=a.causal_ortho and not cfg.ablate.drop_causal_ortho,
+        ),
+        Stage("B", b.steps, t.lr, decoder_lr_mult=b.decoder_lr_mult, taught_row_lr_mult=b.taught_row_lr_mult),
+    ]
 
 
 def loss_weights(cfg: Config) -> LossWeights:
     "Loss weights of the configuration, equal for all arms"
     h = cfg.hsae
-    return LossWeights(top_level_beta=h.top_level_beta, l1_parent=h.l1_parent, l1_child=h.l1_child, biorth=h.biorth, causal_ortho=h.causal_ortho)
+    return LossWeights(
+        top_level_beta=h.top_level_beta, l1_parent=h.l1_parent, l1_child=h.l1_child, biorth=h.biorth, causal_ortho=h.causal_ortho
+    )
 
 
 def train_options(cfg: Config) -> TrainOptions:
     "Schedules, clipping and book-keeping of the configuration, equal for all arms"
     t, stop = cfg.training, cfg.training.early_stop
-    return TrainOptions(lr_warmup=t.lr_warmup, l1_warmup=t.l1_warmup, router_temp=tuple(cfg.hsae.router_temp), weight_decay=t.weight_decay, grad_clip=t.grad_clip,
-                        accum=t.grad_accum, validate_every=cfg.logging.log_every, patience=stop.patience if stop else None, min_delta=stop.min_delta if stop else 3e-4,
-                        log_every=cfg.logging.log_every, checkpoint_every=cfg.logging.checkpoint_every, keep_last_k=cfg.logging.keep_last_k)
+    return TrainOptions(
+        lr_warmup=t.lr_warmup,
+        l1_warmup=t.l1_warmup,
+        router_temp=tuple(cfg.hsae.router_temp),
+        weight_decay=t.weight_decay,
+        grad_clip=t.grad_clip,
+        accum=t.grad_accum,
+        validate_every=cfg.logging.log_every,
+        patience=stop.patience if stop else None,
+        min_delta=stop.min_delta if stop else 3e-4,
+        log_every=cfg.logging.log_every,
+        checkpoint_every=cfg.logging.checkpoint_every,
+        keep_last_k=cfg.logging.keep_last_k,
+    )
 
 # %% ../nbs/11b_arms.ipynb #c010
 CURVES = {"val_1-EV": "1 − EV on validation (share)", "recon": "training error (per dimension)", "dead": "dead latents (share)"}
@@ -99,9 +139,15 @@ def start_arm(
     start_at_mean(sae, scale)
     if arm != "baseline":
         teacher = load_teacher(run_dir) if arm == "teacher" else make_teacher(cfg, setup, rng=np.random.default_rng(seed))
-        taught = init_from_teacher(sae, teacher, None if causal else setup.geometry, init_jitter_deg=cfg.training.teacher_noise_deg[0],
-                                   seed_projectors=cfg.hsae.projectors_init == "svd_from_teacher", energy_threshold=cfg.geometry.energy_threshold,
-                                   generator=torch.Generator().manual_seed(seed))
+        taught = init_from_teacher(
+            sae,
+            teacher,
+            None if causal else setup.geometry,
+            init_jitter_deg=cfg.training.teacher_noise_deg[0],
+            seed_projectors=cfg.hsae.projectors_init == "svd_from_teacher",
+            energy_threshold=cfg.geometry.energy_threshold,
+            generator=torch.Generator().manual_seed(seed),
+        )
     metric_DD = None if causal else setup.geometry.sqrt_DD @ setup.geometry.sqrt_DD
     return Arm(sae, stages_of(cfg, arm), loss_weights(cfg), scale, taught, metric_DD)
 
@@ -121,8 +167,10 @@ def train_arm(
     models = {f"{arm}_{seed}": start_arm(arm, cfg, setup, scale, run_dir, seed) for seed in seeds}
     batches = store.batches(cfg.training.batch_size_acts, cfg.run.seed, POOLS["train"])
     held = store.load(POOLS["validation"], ["resid"])["resid"].float().split(4096)
-    depends = config_hash(cfg, "run.seed", "model", "data", "concepts", "geometry", "teacher", "hsae", "training", "ablate", "eval.seeds")
-    folder = run_dir / "training" / f"{arm}_{depends[:8]}"   # checkpoints of other settings are neither continued nor lost
+    depends = config_hash(
+        cfg, "run.seed", "model", "data", "concepts", "geometry", "teacher", "hsae", "training", "ablate", "eval.seeds"
+    )
+    folder = run_dir / "training" / f"{arm}_{depends[:8]}"  # checkpoints of other settings are neither continued nor lost
     train(models, batches, out_dir=folder, options=train_options(cfg), validate=validation_error(held))
     for seed, (name, a) in zip(seeds, models.items()):
         save_sae(a.sae, model_dir(run_dir, arm, seed))
@@ -148,8 +196,16 @@ def score_arm(
     scores = []
     for seed in seeds:
         folder = model_dir(run_dir, arm, seed)
-        found = evaluate(load_sae(folder), load_input_scale(folder / "input_scale.safetensors"), held_out(columns["validation"], setup, "validation"),
-                         held_out(columns["test"], setup, "test"), setup.head, setup.parent_of_child_C, len(setup.parents), mean_D)
+        found = evaluate(
+            load_sae(folder),
+            load_input_scale(folder / "input_scale.safetensors"),
+            held_out(columns["validation"], setup, "validation"),
+            held_out(columns["test"], setup, "test"),
+            setup.head,
+            setup.parent_of_child_C,
+            len(setup.parents),
+            mean_D,
+        )
         save_scores(found, folder / "scores.json")
         scores.append(found)
     return scores
@@ -171,8 +227,19 @@ def drift_results(
     for arm in arms:
         cosine_SC = np.array([json.loads((model_dir(run_dir, arm, s) / "teacher_cosine.json").read_text()) for s in seeds])
         i = interval(cosine_SC, rng)
-        results.append(Result(name="teacher_cosine", group=arm, value=i.value, low=i.low, high=i.high, unit="cos", n=i.n_columns, n_unit=f"taught rows × {i.n_rows} seeds",
-                              seeds=list(seeds)))
+        results.append(
+            Result(
+                name="teacher_cosine",
+                group=arm,
+                value=i.value,
+                low=i.low,
+                high=i.high,
+                unit="cos",
+                n=i.n_columns,
+                n_unit=f"taught rows × {i.n_rows} seeds",
+                seeds=list(seeds),
+            )
+        )
     return results
 
 # %% ../nbs/11b_arms.ipynb #c014
@@ -215,8 +282,19 @@ def arm_results(
         values = np.array([value(s) for s in scores])
         if np.isfinite(values).all():
             i = interval(values, rng)
-            results.append(Result(name=name, group=group, value=i.value, low=finite(i.low), high=finite(i.high), unit=unit, n=scores[0].n,
-                                  n_unit=f"test contexts, {len(scores)} seeds", seeds=list(seeds)))
+            results.append(
+                Result(
+                    name=name,
+                    group=group,
+                    value=i.value,
+                    low=finite(i.low),
+                    high=finite(i.high),
+                    unit=unit,
+                    n=scores[0].n,
+                    n_unit=f"test contexts, {len(scores)} seeds",
+                    seeds=list(seeds),
+                )
+            )
     for level in ("parents", "children"):
         kept_C = np.isfinite(per_concept(scores, "purity_C", level)).all(0)
         if not kept_C.any():
@@ -224,10 +302,25 @@ def arm_results(
         contexts = int(getattr(scores[0], level).contexts_C.sum())
         for name, field in CONCEPT_SCORES.items():
             i = interval(per_concept(scores, field, level), rng)
-            chance = per_concept(scores, "base_rate_C", level)[0, kept_C].mean() if name == "purity" else 1 / len(kept_C) if name == "balanced_purity" else None
-            results.append(Result(name=f"{name}.{level}", group=group, value=i.value, low=finite(i.low), high=finite(i.high), unit="share", n=i.n_columns,
-                                  n_unit=f"concepts × {i.n_rows} seeds, {contexts} contexts", seeds=list(seeds),
-                                  nulls={} if chance is None else {"label-blind latent": Null(value=float(chance), n=int(kept_C.sum()))}))
+            chance = (
+                per_concept(scores, "base_rate_C", level)[0, kept_C].mean()
+                if name == "purity"
+                else 1 / len(kept_C) if name == "balanced_purity" else None
+            )
+            results.append(
+                Result(
+                    name=f"{name}.{level}",
+                    group=group,
+                    value=i.value,
+                    low=finite(i.low),
+                    high=finite(i.high),
+                    unit="share",
+                    n=i.n_columns,
+                    n_unit=f"concepts × {i.n_rows} seeds, {contexts} contexts",
+                    seeds=list(seeds),
+                    nulls={} if chance is None else {"label-blind latent": Null(value=float(chance), n=int(kept_C.sum()))},
+                )
+            )
     return results
 
 # %% ../nbs/11b_arms.ipynb #c016
@@ -249,19 +342,30 @@ def compare_arms(
     rng: np.random.Generator,
 ) -> list[Result]:
     "Every target on teacher − baseline with its interval, controls and verdict"
+
     def score(name: str, scores: Sequence[Scores]) -> np.ndarray:
         if name in MODEL_SCORES:
             return np.array([MODEL_SCORES[name][1](s) for s in scores])
         return per_concept(scores, CONCEPT_SCORES[name.split(".")[0]], name.split(".")[1])
 
     controls = [a for a in arms if a not in ("baseline", "teacher")]
-    return [compare(f"{name}.difference", score(name, arms["teacher"]), score(name, arms["baseline"]), target, rng,
-                    nulls={c: score(name, arms[c]) for c in controls}, seeds=seeds)
-            for name, target in targets_of(cfg).items()]
+    return [
+        compare(
+            f"{name}.difference",
+            score(name, arms["teacher"]),
+            score(name, arms["baseline"]),
+            target,
+            rng,
+            nulls={c: score(name, arms[c]) for c in controls},
+            seeds=seeds,
+        )
+        for name, target in targets_of(cfg).items()
+    ]
 
 # %% ../nbs/11b_arms.ipynb #c018
 class Steering(NamedTuple):
     "Outcome of the steering of all arms."
+
     results: list[Result]  # every measure at every magnitude
     table: pd.DataFrame  # means over concepts, one row per method and magnitude
     comparisons: list[Result]  # steering leakage of the teacher's latents against the baseline's
@@ -277,10 +381,22 @@ def steering_directions(
 ) -> dict[str, list[Tensor]]:  # method → one P×D per seed, unified space, equal causal norms
     "Directions of every method for every parent concept, all at the distance a concept's own contexts have moved along its vector"
     teacher = load_teacher(run_dir)
-    contexts_ND, label_N = setup.geometry.contexts(columns["resid"].float()), torch.cat([b.parent_B for b in held_out(columns, setup, "train")])
+    contexts_ND, label_N = setup.geometry.contexts(columns["resid"].float()), torch.cat(
+        [b.parent_B for b in held_out(columns, setup, "train")]
+    )
     unit_PD = context_units(teacher.parent_PD, contexts_ND, label_N)
-    found = {f"{arm} latent": [equal_norm(latent_directions(load_sae(model_dir(run_dir, arm, s)).W_dec, scores.parents.latent_C, setup.geometry, cfg.hsae.space), unit_PD)
-                               for s, scores in zip(seeds, arm_scores(arm, run_dir, seeds))] for arm in arms}
+    found = {
+        f"{arm} latent": [
+            equal_norm(
+                latent_directions(
+                    load_sae(model_dir(run_dir, arm, s)).W_dec, scores.parents.latent_C, setup.geometry, cfg.hsae.space
+                ),
+                unit_PD,
+            )
+            for s, scores in zip(seeds, arm_scores(arm, run_dir, seeds))
+        ]
+        for arm in arms
+    }
     found["teacher vector"] = [unit_PD] * len(seeds)
     found["DiffMean"] = [equal_norm(diff_mean(contexts_ND, label_N, len(setup.parents)), unit_PD)] * len(seeds)
     found["random"] = [random_directions(unit_PD, torch.Generator().manual_seed(s)) for s in seeds]
@@ -302,13 +418,31 @@ def steer_arms(
     chosen = torch.from_numpy(rng.permutation((test["labelled"] == 0).nonzero()[:, 0].numpy())[:n_contexts])
     resid_BD, next_B = test["resid"].float()[chosen], test["next_token"].long()[chosen]
     words = [torch.cat(pair) for pair in zip(setup.words(setup.selection.parents, 1), setup.words(setup.selection.parents, 2))]
-    directions = steering_directions(cfg, setup, store.load(POOLS["train"], ["resid", "next_token", "labelled"]), run_dir, arms, seeds)
-    run = lambda ND: steer(resid_BD, setup.geometry.steering(ND), words, torch.arange(len(words)), setup.head.weight_VD, bias_V=setup.head.bias_V, softcap=setup.head.softcap,
-                           next_token_B=next_B, alphas=tuple(cfg.eval.steering_magnitudes))
-    effects = {method: [run(ND) for ND in (per_seed if method.endswith("latent") else per_seed[:1])] for method, per_seed in directions.items()}
+    directions = steering_directions(
+        cfg, setup, store.load(POOLS["train"], ["resid", "next_token", "labelled"]), run_dir, arms, seeds
+    )
+    run = lambda ND: steer(
+        resid_BD,
+        setup.geometry.steering(ND),
+        words,
+        torch.arange(len(words)),
+        setup.head.weight_VD,
+        bias_V=setup.head.bias_V,
+        softcap=setup.head.softcap,
+        next_token_B=next_B,
+        alphas=tuple(cfg.eval.steering_magnitudes),
+    )
+    effects = {
+        method: [run(ND) for ND in (per_seed if method.endswith("latent") else per_seed[:1])]
+        for method, per_seed in directions.items()
+    }
     results = [r for method, e in effects.items() for r in steering_results(e[0], method, rng)]
     table = pd.concat([steering_table(e[0], setup.parents, method) for method, e in effects.items()])
-    table = table.groupby(["method", "alpha"], sort=False)[["on_target", "off_target", "success", "cohen_d", "dlogit", "kl", "nll"]].mean().reset_index()
+    table = (
+        table.groupby(["method", "alpha"], sort=False)[["on_target", "off_target", "success", "cohen_d", "dlogit", "kl", "nll"]]
+        .mean()
+        .reset_index()
+    )
     return Steering(results, table, [steering_leakage(cfg, effects, arms, seeds, rng)])
 
 
@@ -321,13 +455,30 @@ def steering_leakage(
 ) -> Result:
     "Off-target effect per unit of on-target effect at the middle magnitude: teacher against baseline, paired over seeds and concepts"
     alpha = sorted(cfg.eval.steering_magnitudes)[len(cfg.eval.steering_magnitudes) // 2]
+
     def ratio(arm: str) -> Ratio:
         per_seed = [leakage_ratio(e, alpha) for e in effects[f"{arm} latent"]]
         return Ratio(np.stack([r.numerator_SC.mean(0) for r in per_seed]), np.stack([r.denominator_SC.mean(0) for r in per_seed]))
-    target = Target(f"steering leakage at most {cfg.eval.targets.steering_leakage:+.0%}", cfg.eval.targets.steering_leakage, at_least=False, relative=True)
-    return compare("steering_leakage.difference", ratio("teacher"), ratio("baseline"), target, rng, nulls={a: ratio(a) for a in arms if a not in ("baseline", "teacher")}, seeds=seeds)
+
+    target = Target(
+        f"steering leakage at most {cfg.eval.targets.steering_leakage:+.0%}",
+        cfg.eval.targets.steering_leakage,
+        at_least=False,
+        relative=True,
+    )
+    return compare(
+        "steering_leakage.difference",
+        ratio("teacher"),
+        ratio("baseline"),
+        target,
+        rng,
+        nulls={a: ratio(a) for a in arms if a not in ("baseline", "teacher")},
+        seeds=seeds,
+    )
 
 # %% ../nbs/11b_arms.ipynb #c021
 def bounds(cfg: Config) -> dict[str, float]:
     "Each comparison's target"
-    return {f"{name}.difference": t.bound for name, t in targets_of(cfg).items()} | {"steering_leakage.difference": cfg.eval.targets.steering_leakage}
+    return {f"{name}.difference": t.bound for name, t in targets_of(cfg).items()} | {
+        "steering_leakage.difference": cfg.eval.targets.steering_leakage
+    }

@@ -85,6 +85,7 @@ def embedded_available() -> dict[str, bool]:
 # %% ../nbs/01_assets.ipynb #c015
 class LoadedModel(NamedTuple):
     "A causal language model with its tokenizer, ready for capture."
+
     model: PreTrainedModel  # in evaluation mode, no gradients
     tokenizer: PreTrainedTokenizerBase  # its tokenizer
     name: str  # the name it was asked for by
@@ -114,6 +115,7 @@ def _where(
 ) -> tuple[str, bool]:  # what to load, and whether only local files may be used
     "Resolve a model's name quickly. Raises UserError when there is no such model within reach."
     from huggingface_hub import HfApi, try_to_load_from_cache
+
     if name == "embedded":
         return str(embedded_model_dir()), True
     if Path(name).is_dir():
@@ -127,7 +129,9 @@ def _where(
         HfApi().model_info(name, revision=revision, timeout=10)
     except Exception as e:  # the hub client raises errors of several libraries; all mean "not within reach"
         why = f"{type(e).__name__}: {e}".splitlines()[0][:160]
-        raise UserError(f"model.name is '{name}', which cannot be found on the hub from here ({why}); fetch it with: hf download {name} – or {fix}") from e
+        raise UserError(
+            f"model.name is '{name}', which cannot be found on the hub from here ({why}); fetch it with: hf download {name} – or {fix}"
+        ) from e
     return name, False
 
 # %% ../nbs/01_assets.ipynb #c018
@@ -155,7 +159,11 @@ def load_model(
         model = AutoModelForCausalLM.from_pretrained(where, dtype=dtype, use_safetensors=True, **options)
     except Exception as e:  # weights, tokenizer and configuration are read by three libraries with their own errors
         why = f"{type(e).__name__}: {e}".splitlines()[0][:160]
-        fix = f"delete {where} and run again" if name == "embedded" else "check that it is a complete causal language model with safetensors weights"
+        fix = (
+            f"delete {where} and run again"
+            if name == "embedded"
+            else "check that it is a complete causal language model with safetensors weights"
+        )
         raise UserError(f"model '{name}' was found but could not be read ({why}); {fix}") from e
     if model.get_output_embeddings() is None:
         raise UserError(f"model '{name}' has no output embedding ({type(model).__name__}); a causal language model is needed")
@@ -164,6 +172,7 @@ def load_model(
 # %% ../nbs/01_assets.ipynb #c023
 class Unembedding(NamedTuple):
     "How a model turns its final residual into logits: softcap(λ Wᵀ + b)."
+
     weight_VD: Tensor  # rows γ, float32, one per token of the tokenizer, logit scale folded in
     bias_V: Tensor | None  # bias, when the model has one
     softcap: float | None  # c in c·tanh(x/c), when the model has one
@@ -189,7 +198,9 @@ def unembedding(
     bias_V = None if bias is None else bias.detach()[:n].float() * scale
     if not torch.isfinite(weight_VD).all():
         bad = (~torch.isfinite(weight_VD)).any(1).sum().item()
-        raise UserError(f"the unembedding of '{config.name_or_path}' has {bad} rows with NaN or infinity; the weights are damaged, fetch them again")
+        raise UserError(
+            f"the unembedding of '{config.name_or_path}' has {bad} rows with NaN or infinity; the weights are damaged, fetch them again"
+        )
     return Unembedding(weight_VD, bias_V, getattr(config, "final_logit_softcapping", None), head.weight.shape[0] - n)
 
 # %% ../nbs/01_assets.ipynb #c028
@@ -223,7 +234,11 @@ def load_wordnet(
             warnings.filterwarnings("ignore", message="The multilingual functions")  # none are used
             return WordNetCorpusReader(nltk.data.find("corpora/wordnet", paths), None)
     except (LookupError, OSError) as e:
-        fetch = FETCH_EMBEDDED if source == "embedded" else "python -m nltk.downloader -u wordnet && unzip corpora/wordnet.zip in the folder it names"
+        fetch = (
+            FETCH_EMBEDDED
+            if source == "embedded"
+            else "python -m nltk.downloader -u wordnet && unzip corpora/wordnet.zip in the folder it names"
+        )
         raise UserError(f"WordNet ({source}) is missing or unreadable; fetch it with: {fetch}") from e
 
 # %% ../nbs/01_assets.ipynb #c032
@@ -239,13 +254,16 @@ def _hub_texts(name: str) -> Iterator[str]:
     "The texts of a hub data set, `owner/name[:config]`, streamed."
     from datasets import load_dataset
     from huggingface_hub import HfApi
+
     dataset, _, config = name.partition(":")
     try:
         HfApi().dataset_info(dataset, timeout=10)
         rows = load_dataset(dataset, config or None, split="train", streaming=True)
     except Exception as e:  # errors of several libraries; all mean "not within reach"
         why = f"{type(e).__name__}: {e}".splitlines()[0][:160]
-        raise UserError(f"data.source is '{name}', which cannot be read from the hub here ({why}); use 'wordnet-glosses', a text file, or owner/name[:config]") from e
+        raise UserError(
+            f"data.source is '{name}', which cannot be read from the hub here ({why}); use 'wordnet-glosses', a text file, or owner/name[:config]"
+        ) from e
     for row in rows:
         if "text" not in row:
             raise UserError(f"data.source '{name}' has no column 'text' (it has {', '.join(row)}); choose another data set")
@@ -264,7 +282,9 @@ def iter_texts(
     elif source.count("/") == 1 and not source.startswith((".", "/", "~")):
         texts = _hub_texts(source)
     else:
-        raise UserError(f"data.source is '{source}', which is no file here; use 'wordnet-glosses', a text file, or owner/name[:config] of a hub data set")
+        raise UserError(
+            f"data.source is '{source}', which is no file here; use 'wordnet-glosses', a text file, or owner/name[:config] of a hub data set"
+        )
     yield from (text for text in texts if text.strip())
 
 # %% ../nbs/01_assets.ipynb #c038

@@ -131,10 +131,12 @@ def save_checkpoint(
         shutil.rmtree(target, ignore_errors=True)
         os.replace(tmp, target)
     except (OSError, SafetensorError) as e:
-        raise UserError(f"checkpoint of step {step} could not be written to {folder} ({e}): free some disk space, then resume") from e
+        raise UserError(
+            f"checkpoint of step {step} could not be written to {folder} ({e}): free some disk space, then resume"
+        ) from e
     finally:
         shutil.rmtree(tmp, ignore_errors=True)
-    for old in checkpoint_steps(folder)[:-max(keep_last_k, 1)]:
+    for old in checkpoint_steps(folder)[: -max(keep_last_k, 1)]:
         shutil.rmtree(checkpoint_path(folder, old), ignore_errors=True)
     return target
 
@@ -150,7 +152,9 @@ def load_checkpoint(
     except (OSError, ValueError, KeyError) as e:
         raise UserError(f"checkpoint {path} cannot be read ({e}): delete that folder and resume from an older one") from e
     if not intact:
-        raise UserError(f"checkpoint {path} was altered or written by another version: delete that folder and resume from an older one")
+        raise UserError(
+            f"checkpoint {path} was altered or written by another version: delete that folder and resume from an older one"
+        )
     return meta["step"], join_tensors(meta["state"], load_file(path / TENSORS))
 
 
@@ -197,7 +201,9 @@ class BatchSource:
             self._iterator = iter(self.batches)
             batch = next(self._iterator, None)
         if batch is None:
-            raise UserError(f"the activation batches ended after {self.taken} steps, before the plan did: give an endless iterator, a list, or fewer steps")
+            raise UserError(
+                f"the activation batches ended after {self.taken} steps, before the plan did: give an endless iterator, a list, or fewer steps"
+            )
         self.taken += 1
         return batch
 

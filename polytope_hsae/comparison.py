@@ -18,12 +18,14 @@ from .results import Null, Result, Verdict
 # %% ../nbs/09b_comparison.ipynb #c006
 class Ratio(NamedTuple):
     "A score that is a ratio of means, Σ numerator / Σ denominator."
+
     numerator_SC: np.ndarray
     denominator_SC: np.ndarray
 
 
 class Interval(NamedTuple):
     "A point estimate with its 95 % interval and the sizes of its axes."
+
     value: float
     low: float
     high: float
@@ -39,7 +41,7 @@ def _limits(drawn_N: np.ndarray) -> tuple[float, float]:
     undefined_N = ~np.isfinite(drawn_N)
     if undefined_N.mean() > UNDEFINED_SHARE:
         return -math.inf, math.inf
-    low, high = np.quantile(drawn_N[~undefined_N], [.025, .975])
+    low, high = np.quantile(drawn_N[~undefined_N], [0.025, 0.975])
     return float(low), float(high)
 
 
@@ -50,7 +52,9 @@ def _parts(score: "np.ndarray | Ratio") -> list[np.ndarray]:
 
 
 def crossed_bootstrap(
-    scores: Sequence["np.ndarray | Ratio"],  # each rows × columns, cells paired across scores; columns with a NaN anywhere are dropped from all
+    scores: Sequence[
+        "np.ndarray | Ratio"
+    ],  # each rows × columns, cells paired across scores; columns with a NaN anywhere are dropped from all
     rng: np.random.Generator,
     draws: int = 4000,
 ) -> tuple[list[float], np.ndarray, tuple[int, int]]:  # point estimates; draws × scores; sizes of the axes that were resampled
@@ -58,7 +62,9 @@ def crossed_bootstrap(
     parts = [_parts(s) for s in scores]
     shapes = {p.shape for ps in parts for p in ps}
     if len(shapes) != 1:
-        raise ValueError(f"scores of shapes {sorted(shapes)} are not paired; pass the same seeds and the same concepts for every model")
+        raise ValueError(
+            f"scores of shapes {sorted(shapes)} are not paired; pass the same seeds and the same concepts for every model"
+        )
     keep_C = np.all([np.isfinite(p).all(0) for ps in parts for p in ps], axis=0)
     parts = [[p[:, keep_C] for p in ps] for ps in parts]
     R, C = parts[0][0].shape
@@ -88,7 +94,7 @@ def interval(
 def _student(value_S: np.ndarray) -> Interval:
     "Mean with its Student t interval: what few seeds of one number per seed allow; infinite for a single seed"
     n, mean = len(value_S), float(value_S.mean())
-    half = stats.t.ppf(.975, n - 1) * value_S.std(ddof=1) / math.sqrt(n) if n > 1 else math.inf
+    half = stats.t.ppf(0.975, n - 1) * value_S.std(ddof=1) / math.sqrt(n) if n > 1 else math.inf
     return Interval(mean, mean - half, mean + half, n, 1)
 
 # %% ../nbs/09b_comparison.ipynb #c013
@@ -119,6 +125,7 @@ MIN_SEEDS = 3  # below this no statement about seeds is possible
 
 class Target(NamedTuple):
     "A target of the mission: a bound on the difference between a model and its baseline."
+
     text: str  # in words, for the report
     bound: float  # in the unit of the difference; a fraction when relative
     at_least: bool  # True: the difference must reach the bound from below; False: must stay under it
@@ -157,12 +164,27 @@ def compare(
         lost = int((~beats(drawn[:, 0], drawn[:, 1])).sum())
         sides = dict(low=gap.low, high=gap.high) if math.isfinite(gap.low) and math.isfinite(gap.high) else {}
         records[null_name] = Null(value=gap.value, **sides, n=gap.n_rows, p=(1 + lost) / (len(drawn) + 1))
-    note = (f"{found.n_rows} seed(s): no statement about seeds is possible" if found.n_rows < MIN_SEEDS
-            else "" if math.isfinite(found.low) else "no finite interval: a denominator may be zero")
+    note = (
+        f"{found.n_rows} seed(s): no statement about seeds is possible"
+        if found.n_rows < MIN_SEEDS
+        else "" if math.isfinite(found.low) else "no finite interval: a denominator may be zero"
+    )
     bounds = dict(low=found.low, high=found.high) if math.isfinite(found.low) and math.isfinite(found.high) else {}
-    return Result(name=name, group=group, value=found.value, unit="relative" if target.relative else unit, **bounds, n=found.n_rows * found.n_columns,
-                  n_unit=f"{found.n_rows} seeds × {found.n_columns} concepts" if found.n_columns > 1 else "seeds", nulls=records, effect_size=_paired_d(treated, control),
-                  seeds=list(seeds), target=target.text, verdict=target_verdict(found, target), note=note)
+    return Result(
+        name=name,
+        group=group,
+        value=found.value,
+        unit="relative" if target.relative else unit,
+        **bounds,
+        n=found.n_rows * found.n_columns,
+        n_unit=f"{found.n_rows} seeds × {found.n_columns} concepts" if found.n_columns > 1 else "seeds",
+        nulls=records,
+        effect_size=_paired_d(treated, control),
+        seeds=list(seeds),
+        target=target.text,
+        verdict=target_verdict(found, target),
+        note=note,
+    )
 
 
 def _paired_d(treated: "np.ndarray | Ratio", control: "np.ndarray | Ratio") -> float | None:
@@ -189,4 +211,4 @@ def steps_to(
     if not len(reached):
         return math.nan
     t = reached[0]
-    return float(step_T[t] if t == 0 else np.interp(0, gap_T[t - 1:t + 1], step_T[t - 1:t + 1]))
+    return float(step_T[t] if t == 0 else np.interp(0, gap_T[t - 1 : t + 1], step_T[t - 1 : t + 1]))

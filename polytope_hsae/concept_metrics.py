@@ -19,7 +19,9 @@ class ConceptActivations:
     """Sums of a sparse code over labelled contexts, from which every concept metric follows.
 
     Contexts labelled −1 (no concept, or two) are skipped. Memory: 2·L·C float64."""
-    def __init__(self,
+
+    def __init__(
+        self,
         n_latents: int,  # size of the flat dictionary
         n_concepts: int,  # labels run from 0 to n_concepts − 1
     ):
@@ -28,16 +30,21 @@ class ConceptActivations:
         self.fires_LC = torch.zeros(n_latents, n_concepts, dtype=torch.float64)
         self.squares_L = torch.zeros(n_latents, dtype=torch.float64)
 
-    def update(self,
+    def update(
+        self,
         codes,  # SparseCodes: index_BK, value_BK
         label_B: Tensor,  # concept of each context's next word, −1 none
     ) -> None:
         "Add one batch. Raises ValueError for labels beyond the concepts. Cost: one scatter of B·K numbers."
-        (L, C), label_B = self.mass_LC.shape, label_B.cpu().long()
+        C, label_B = self.mass_LC.shape[1], label_B.cpu().long()
         if len(label_B) and int(label_B.max()) >= C:
             raise ValueError(f"label {int(label_B.max())} is out of range for {C} concepts; pass labels of the same selection")
         keep_B = label_B >= 0
-        index_BK, value_BK, label_B = codes.index_BK.cpu()[keep_B], codes.value_BK.detach().cpu()[keep_B].double(), label_B[keep_B]
+        index_BK, value_BK, label_B = (
+            codes.index_BK.cpu()[keep_B],
+            codes.value_BK.detach().cpu()[keep_B].double(),
+            label_B[keep_B],
+        )
         self.contexts_C += torch.bincount(label_B, minlength=C)
         cell = (index_BK * C + label_B[:, None]).flatten()
         self.mass_LC.view(-1).index_add_(0, cell, value_BK.flatten())
@@ -71,7 +78,9 @@ def match_parents(
     top_K = (parent_of_latent.cpu() < 0).nonzero()[:, 0]
     C = len(acts.contexts_C)
     if len(top_K) < C:
-        raise ValueError(f"{C} concepts cannot be matched to {len(top_K)} top-level latents one to one; lower concepts.parents or raise hsae.m_top")
+        raise ValueError(
+            f"{C} concepts cannot be matched to {len(top_K)} top-level latents one to one; lower concepts.parents or raise hsae.m_top"
+        )
     return top_K[_assign(acts.correlation()[top_K])]
 
 # %% ../nbs/09a_concept_metrics.ipynb #c012
@@ -88,12 +97,16 @@ def match_children(
         free[parent_latent_P] = False
         families = [(free.nonzero()[:, 0], torch.arange(len(parent_of_child_C)))]
     else:
-        families = [((parent_of_latent == int(latent)).nonzero()[:, 0], (parent_of_child_C.cpu() == p).nonzero()[:, 0])
-                    for p, latent in enumerate(parent_latent_P)]
+        families = [
+            ((parent_of_latent == int(latent)).nonzero()[:, 0], (parent_of_child_C.cpu() == p).nonzero()[:, 0])
+            for p, latent in enumerate(parent_latent_P)
+        ]
     matched_C = torch.full((len(parent_of_child_C),), -1)
     for latents_K, children in families:
         if len(latents_K) < len(children):
-            raise ValueError(f"{len(children)} child concepts cannot be matched to {len(latents_K)} child latents; lower concepts.max_children or raise hsae.m_low")
+            raise ValueError(
+                f"{len(children)} child concepts cannot be matched to {len(latents_K)} child latents; lower concepts.max_children or raise hsae.m_low"
+            )
         if len(children):
             matched_C[children] = latents_K[_assign(score_LC[latents_K][:, children])]
     return matched_C
@@ -132,6 +145,7 @@ def leakage(
 # %% ../nbs/09a_concept_metrics.ipynb #c019
 class ConceptScores(NamedTuple):
     "Scores per concept, in the order of the concepts. Average with `nanmean`."
+
     latent_C: Tensor  # the latent matched to each concept
     purity_C: Tensor  # share of activation mass on the own concept
     balanced_purity_C: Tensor  # the same, concepts weighed alike
@@ -146,12 +160,20 @@ def concept_scores(
     latent_C: Tensor,  # the latent matched to each concept, on validation
 ) -> ConceptScores:
     "Every score of every concept from one pass over the test contexts"
-    return ConceptScores(latent_C, purity(acts, latent_C), purity(acts, latent_C, balanced=True), leakage(acts, latent_C), hit_rate(acts, latent_C),
-                         acts.contexts_C / acts.contexts_C.sum(), acts.contexts_C)
+    return ConceptScores(
+        latent_C,
+        purity(acts, latent_C),
+        purity(acts, latent_C, balanced=True),
+        leakage(acts, latent_C),
+        hit_rate(acts, latent_C),
+        acts.contexts_C / acts.contexts_C.sum(),
+        acts.contexts_C,
+    )
 
 # %% ../nbs/09a_concept_metrics.ipynb #c029
 class PairRates(NamedTuple):
     "Conditional firing rates of latent pairs; NaN where the condition never occurred."
+
     parent_given_child_E: Tensor  # share of the child's firings on which the parent fires too
     child_given_parent_E: Tensor  # share of the parent's firings on which the child fires too
     parent_fires_E: Tensor  # firings of the parent
@@ -160,20 +182,27 @@ class PairRates(NamedTuple):
 
 class CoFiring:
     "P(parent|child) and P(child|parent) over pairs of latents (H-SAE paper, hierarchy metrics). Memory: B × distinct latents, boolean."
-    def __init__(self,
+
+    def __init__(
+        self,
         pairs_E2: Tensor,  # latent indices: parent, child
     ):
         self.latents_U, self.pairs_E2 = torch.unique(pairs_E2.cpu(), return_inverse=True)
         self.both_E, self.parent_E, self.child_E = torch.zeros(3, len(pairs_E2), dtype=torch.float64)
 
-    def update(self,
+    def update(
+        self,
         codes,  # SparseCodes: index_BK, value_BK
     ) -> None:
         "Add one batch of codes"
         index_BK, on_BK = codes.index_BK.cpu(), (codes.value_BK != 0).cpu()
         slot_BK = torch.searchsorted(self.latents_U, index_BK).clamp(max=len(self.latents_U) - 1)
         on_BK = on_BK & (self.latents_U[slot_BK] == index_BK)
-        fires_BU = torch.zeros(len(index_BK), len(self.latents_U), dtype=torch.uint8).scatter_reduce_(1, slot_BK, on_BK.to(torch.uint8), "amax").bool()
+        fires_BU = (
+            torch.zeros(len(index_BK), len(self.latents_U), dtype=torch.uint8)
+            .scatter_reduce_(1, slot_BK, on_BK.to(torch.uint8), "amax")
+            .bool()
+        )
         parent_BE, child_BE = fires_BU[:, self.pairs_E2[:, 0]], fires_BU[:, self.pairs_E2[:, 1]]
         self.both_E += (parent_BE & child_BE).sum(0)
         self.parent_E += parent_BE.sum(0)
@@ -186,6 +215,7 @@ class CoFiring:
 # %% ../nbs/09a_concept_metrics.ipynb #c032
 class HierarchyUse(NamedTuple):
     "How the second level is used; NaN without used parents or children."
+
     split_rate: float  # share of used parents with more than one used child
     absorb_rate: float  # share of used children with more than `share` of their parent's firings
     used_parents: int  # parents that fired
@@ -203,4 +233,6 @@ def split_and_absorb(
     used_L = (parent_of_latent < 0) & (counts_L > 0)
     children_L = torch.bincount(parent_of_latent[child_L], minlength=len(counts_L))
     absorbed = counts_L[child_L] > share * counts_L[parent_of_latent[child_L]]
-    return HierarchyUse(float((children_L[used_L] > 1).double().mean()), float(absorbed.double().mean()), int(used_L.sum()), int(child_L.sum()))
+    return HierarchyUse(
+        float((children_L[used_L] > 1).double().mean()), float(absorbed.double().mean()), int(used_L.sum()), int(child_L.sum())
+    )

@@ -26,6 +26,7 @@ from .results import atomic_write
 # %% ../nbs/03b_concepts.ipynb #c006
 class ConceptSet(NamedTuple):
     "Concepts of one vocabulary and the hierarchy between them."
+
     names: list[str]  # (S,) synset names, parents before children
     token_sets: list[Tensor]  # (S,) sorted unique token ids Y(w), int64
     edges_E2: Tensor  # (E, 2) parent, child; positions in names
@@ -54,7 +55,9 @@ class ConceptSet(NamedTuple):
         return sorted({self.lemma_names[g] for g in self.lemma_V[self.token_sets[s]].tolist() if g >= 0})
 
 # %% ../nbs/03b_concepts.ipynb #c008
-def _number(wordnet: Any, lexicon: Lexicon, graph: nx.DiGraph, tokens: dict[str, set[int]], count: dict[str, float]) -> ConceptSet:
+def _number(
+    wordnet: Any, lexicon: Lexicon, graph: nx.DiGraph, tokens: dict[str, set[int]], count: dict[str, float]
+) -> ConceptSet:
     "Turn named sets into positions, parents before children"
     names = list(nx.lexicographical_topological_sort(graph))
     at = {name: i for i, name in enumerate(names)}
@@ -63,10 +66,18 @@ def _number(wordnet: Any, lexicon: Lexicon, graph: nx.DiGraph, tokens: dict[str,
     subtrees = sorted(set(lexnames))
     edges = sorted((at[p], at[c]) for p, c in graph.edges)
     return ConceptSet(
-        names, [torch.tensor(sorted(tokens[n])) for n in names], torch.tensor(edges, dtype=torch.long).reshape(-1, 2),
-        torch.tensor([depth[n] for n in names]), torch.tensor([subtrees.index(x) for x in lexnames]), subtrees,
-        torch.tensor([count.get(n, 0.0) for n in names]), torch.tensor([float(lexicon.count.get(w, 0)) for w in lexicon.word_V]),
-        lexicon.word_V, lexicon.lemma_V, lexicon.lemma_names)
+        names,
+        [torch.tensor(sorted(tokens[n])) for n in names],
+        torch.tensor(edges, dtype=torch.long).reshape(-1, 2),
+        torch.tensor([depth[n] for n in names]),
+        torch.tensor([subtrees.index(x) for x in lexnames]),
+        subtrees,
+        torch.tensor([count.get(n, 0.0) for n in names]),
+        torch.tensor([float(lexicon.count.get(w, 0)) for w in lexicon.word_V]),
+        lexicon.word_V,
+        lexicon.lemma_V,
+        lexicon.lemma_names,
+    )
 
 # %% ../nbs/03b_concepts.ipynb #c009
 def build_concepts(
@@ -80,7 +91,8 @@ def build_concepts(
     """Concepts of a vocabulary with at least `min_forms` single-token words, their children, and the hierarchy.
 
     A small vocabulary has few concepts with fifty words but many whose kinds have twenty or thirty: enough for a vertex of a
-    polytope, so the last level may be smaller. Raises UserError when no concept has enough words. Cost: about 15 s on one thread for 49,152 tokens."""
+    polytope, so the last level may be smaller. Raises UserError when no concept has enough words. Cost: about 15 s on one thread for 49,152 tokens.
+    """
     lexicon = read_lexicon(wordnet, tokenizer)
     if rule == "park":
         vocab = {t[1:]: i for t, i in tokenizer.get_vocab().items() if t[:1] in ("Ġ", "▁")}
@@ -96,7 +108,9 @@ def build_concepts(
         large = {s for s in graph if len(tokens[s]) >= min_forms}
         graph = graph.subgraph(large | {child for s in large for child in graph.successors(s)})
     if not len(graph):
-        raise UserError(f"no {pos} concept has {min_forms} single-token words in this vocabulary of {len(lexicon.word_V)} tokens: lower geometry.min_vocab_count or use a model with a larger vocabulary")
+        raise UserError(
+            f"no {pos} concept has {min_forms} single-token words in this vocabulary of {len(lexicon.word_V)} tokens: lower geometry.min_vocab_count or use a model with a larger vocabulary"
+        )
     return _number(wordnet, lexicon, graph, tokens, count)
 
 # %% ../nbs/03b_concepts.ipynb #c013
@@ -122,11 +136,14 @@ def load_concepts(
     except FileNotFoundError as e:
         raise UserError(f"there is no concept set at {path}: run phase 1 first") from e
     except (ValueError, KeyError, TypeError) as e:
-        raise UserError(f"{path} is not a concept set written by this version ({type(e).__name__}): delete it and run phase 1 again") from e
+        raise UserError(
+            f"{path} is not a concept set written by this version ({type(e).__name__}): delete it and run phase 1 again"
+        ) from e
 
 # %% ../nbs/03b_concepts.ipynb #c016
 class Selection(NamedTuple):
     "Parents of a teacher and their children, as positions in ConceptSet.names."
+
     parents: list[int]
     children: list[list[int]]  # one list per parent, most frequent child first
 
@@ -140,7 +157,9 @@ MAX_CHILD_OVERLAP = 0.2  # words a child may share with its chosen siblings
 MAX_CHILD_SHARE = 0.9  # of the parent's words; a larger child is the parent again
 
 
-def _family(concepts: ConceptSet, sets: list[set[int]], parent: int, max_children: int, skipped: frozenset[str]) -> tuple[float, list[int]]:
+def _family(
+    concepts: ConceptSet, sets: list[set[int]], parent: int, max_children: int, skipped: frozenset[str]
+) -> tuple[float, list[int]]:
     "A parent's score and its most frequent, hardly overlapping children; no children when fewer than two qualify"
     family, covered = [], set()
     for child in sorted(concepts.children(parent), key=lambda c: (-concepts.count_S[c].item(), concepts.names[c])):
@@ -165,7 +184,11 @@ def select_parents(
     """Choose disjoint, frequent parents with at least two children each: the shipped list first, then by score.
 
     Raises UserError when the hierarchy does not hold that many."""
-    preferred = [w for line in (data_dir() / "preferred_parents.txt").read_text(encoding="utf-8").splitlines() for w in line.split("#")[0].split()]
+    preferred = [
+        w
+        for line in (data_dir() / "preferred_parents.txt").read_text(encoding="utf-8").splitlines()
+        for w in line.split("#")[0].split()
+    ]
     skipped, sets = word_list("skipped_synsets"), [set(t.tolist()) for t in concepts.token_sets]
     broad = max_parent_share * len(set().union(*sets))
     ranked = []
@@ -177,11 +200,17 @@ def select_parents(
     graph, chosen, used = concepts.graph(), [], set()
     for _, _, name, s, family in sorted(ranked):
         kin = nx.ancestors(graph, name) | nx.descendants(graph, name)
-        if len(chosen) < n_parents and len(sets[s] & used) <= MAX_SHARED * len(sets[s]) and not kin & {concepts.names[p] for p, _ in chosen}:
+        if (
+            len(chosen) < n_parents
+            and len(sets[s] & used) <= MAX_SHARED * len(sets[s])
+            and not kin & {concepts.names[p] for p, _ in chosen}
+        ):
             chosen.append((s, family))
             used |= sets[s]
     if len(chosen) < n_parents:
-        raise UserError(f"concepts.parents is {n_parents}, but this vocabulary has only {len(chosen)} disjoint parents with two children: lower concepts.parents or geometry.min_vocab_count")
+        raise UserError(
+            f"concepts.parents is {n_parents}, but this vocabulary has only {len(chosen)} disjoint parents with two children: lower concepts.parents or geometry.min_vocab_count"
+        )
     return Selection([s for s, _ in chosen], [family for _, family in chosen])
 
 # %% ../nbs/03b_concepts.ipynb #c021
@@ -208,12 +237,13 @@ def split_lemmas(
     pattern, rng = np.searchsorted(bounds, np.arange(_BLOCK), side="right"), np.random.default_rng(seed)
     sides = np.concatenate([rng.permutation(pattern) for _ in range(len(row) // _BLOCK + 1)])
     side_G = torch.full((len(concepts.lemma_names) + 1,), -1, dtype=torch.int8)
-    side_G[row] = torch.from_numpy(sides[:len(row)]).to(torch.int8)
+    side_G[row] = torch.from_numpy(sides[: len(row)]).to(torch.int8)
     return side_G[concepts.lemma_V]
 
 # %% ../nbs/03b_concepts.ipynb #c025
 class Labels(NamedTuple):
     "Which selected concept each token is a word of."
+
     parent_V: Tensor  # (V,) int64, position in Selection.parents, −1 none or two
     child_V: Tensor  # (V,) int64, position in Selection.flat_children(), −1 none or two
 
@@ -223,6 +253,7 @@ def label_tokens(
     selection: Selection,  # the teacher's parents and children
 ) -> Labels:
     "Label every token that belongs to exactly one selected parent (and to exactly one child of that parent)."
+
     def owners(nodes: list[int]) -> Tensor:
         owner_V = torch.full((len(concepts.word_V),), -1)
         claims_V = torch.zeros(len(concepts.word_V), dtype=torch.long)

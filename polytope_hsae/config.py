@@ -15,8 +15,8 @@ import json
 import platform
 import re
 import subprocess
-from itertools import takewhile
 from importlib.metadata import PackageNotFoundError, version
+from itertools import takewhile
 from pathlib import Path
 from typing import Annotated, Any, Literal, Sequence
 
@@ -36,33 +36,41 @@ NonNegative = Annotated[float, Field(ge=0, allow_inf_nan=False)]
 Share = Annotated[float, Field(ge=0, le=1)]
 
 _DTYPES = {"bf16": "bfloat16", "fp16": "float16", "fp32": "float32"}
-DType = Annotated[Literal["float32", "bfloat16", "float16"], BeforeValidator(lambda v: _DTYPES.get(v, v) if isinstance(v, str) else v)]
+DType = Annotated[
+    Literal["float32", "bfloat16", "float16"], BeforeValidator(lambda v: _DTYPES.get(v, v) if isinstance(v, str) else v)
+]
 
 
 class Section(BaseModel):
     "A group of keys: unknown keys refused, no type coerced, nothing changed after loading."
+
     model_config = ConfigDict(extra="forbid", strict=True, frozen=True)
 
 # %% ../nbs/00_config.ipynb #c010
 class Run(Section):
     "What belongs to the run as a whole."
+
     seed: Annotated[int, Field(ge=0)] = 123  # first random seed; further seeds count up from it
     budget_hours: Positive = 30.0  # hours the run is meant to fit in; the report sets it beside the time used
 
 
 class Model(Section):
     "The language model whose final residual is studied."
+
     name: str = "google/gemma-2b"  # `embedded`, a local folder, or a name on the hub
     revision: str | None = None  # hub revision (branch, tag or commit)
     dtype: DType = "bfloat16"  # dtype of the weights during capture
     device: Literal["auto", "cpu", "cuda"] = "auto"  # auto: the first GPU when there is one
     trust_remote_code: bool = False  # run code that comes with the model; off unless asked for
-    activation_hook: Literal["final_residual_pre_unembed"] = "final_residual_pre_unembed"  # input of the unembedding, after the final norm
+    activation_hook: Literal["final_residual_pre_unembed"] = (
+        "final_residual_pre_unembed"  # input of the unembedding, after the final norm
+    )
     layers_probe: list[Literal["last"]] = ["last"]  # layers looked at
 
 # %% ../nbs/00_config.ipynb #c012
 class Data(Section):
     "The text, and how its activations are stored."
+
     source: str = "wikimedia/wikipedia:20231101.en"  # `wordnet-glosses`, a text file, or a hub data set `owner/name[:config]`
     token_budget: Count = 16_000_000  # positions captured from the corpus, tokens
     window_length: Annotated[int, Field(ge=8)] = 128  # length of a packed window, tokens
@@ -74,6 +82,7 @@ class Data(Section):
 
 class Concepts(Section):
     "Which concepts are looked for."
+
     ontology: Literal["wordnet"] = "wordnet"  # where the hierarchy comes from
     wordnet: Literal["embedded", "nltk"] = "embedded"  # WordNet 3.0 as a Python package, or the data NLTK downloaded
     pos: Literal["noun", "verb"] = "noun"  # part of speech of the hierarchy
@@ -85,12 +94,15 @@ class Concepts(Section):
     @model_validator(mode="after")
     def _split_is_whole(self) -> "Concepts":
         if abs(sum(self.split) - 1) > 1e-6 or min(self.split) <= 0:
-            raise ValueError(f"concepts.split is {self.split}, which sums to {sum(self.split):g}; give three shares above 0 that sum to 1, such as [0.7, 0.15, 0.15]")
+            raise ValueError(
+                f"concepts.split is {self.split}, which sums to {sum(self.split):g}; give three shares above 0 that sum to 1, such as [0.7, 0.15, 0.15]"
+            )
         return self
 
 # %% ../nbs/00_config.ipynb #c014
 class Geometry(Section):
     "The metric, and the estimators that live in it."
+
     whitening: Literal["unembedding_rows", "diagonal", "identity"] = "unembedding_rows"  # what the metric is measured on
     shrinkage: Share = 0.05  # s in (1−s)Σ + s·tr(Σ)/d·I; a share, not an absolute amount
     eigen_floor: NonNegative = 1e-6  # eigenvalues below this share of the largest are raised to it, and counted
@@ -101,6 +113,7 @@ class Geometry(Section):
 
 class Teacher(Section):
     "How the concept vectors that start the hierarchical SAE are made."
+
     estimator: Literal["tokens", "activations"] = "tokens"  # from unembedding rows, or from labelled contexts
     parent_vectors: Literal["from_final_layer"] = "from_final_layer"  # layer the parent vectors come from
     child_deltas: Literal["LDA_in_parent_subspace"] = "LDA_in_parent_subspace"  # child − parent, both by the same estimator
@@ -110,6 +123,7 @@ class Teacher(Section):
 # %% ../nbs/00_config.ipynb #c016
 class HSAE(Section):
     "Shape and losses of the hierarchical SAE."
+
     space: Literal["causal", "euclidean"] = "causal"  # in which metric the squared error is taken
     m_top: Count = 256  # parent latents
     topk_parent: Count = 1  # parents active per context
@@ -121,18 +135,25 @@ class HSAE(Section):
     biorth: NonNegative = 5e-4  # weight of the off-diagonal of encoder times decoder
     causal_ortho: NonNegative = 2e-4  # weight of parent-child orthogonality, stage A only
     top_level_beta: NonNegative = 0.1  # weight of the parents-only reconstruction error
-    router_temp: Annotated[list[Positive], Field(min_length=2, max_length=2)] = [1.5, 0.7]  # routing temperature, from the first to the last step
-    projectors_init: Literal["svd_from_teacher", "random"] = "svd_from_teacher"  # start of the subspace projectors of taught parents
+    router_temp: Annotated[list[Positive], Field(min_length=2, max_length=2)] = [
+        1.5,
+        0.7,
+    ]  # routing temperature, from the first to the last step
+    projectors_init: Literal["svd_from_teacher", "random"] = (
+        "svd_from_teacher"  # start of the subspace projectors of taught parents
+    )
 
 # %% ../nbs/00_config.ipynb #c018
 class Baseline(Section):
     "The randomly started model that the teacher is compared with."
+
     steps: Count = 10_000  # optimiser steps; equals stage A + stage B
     report_at: list[Count] = [7_000]  # earlier steps whose state is evaluated too
 
 
 class StageA(Section):
     "First teacher stage: the encoder learns to use decoders that stay where the teacher put them."
+
     steps: Annotated[int, Field(ge=0)] = 1_500  # optimiser steps
     freeze_decoder: bool = True  # decoder rows do not move
     causal_ortho: bool = True  # add the causal orthogonality loss
@@ -141,6 +162,7 @@ class StageA(Section):
 
 class StageB(Section):
     "Second teacher stage: everything adapts, taught rows slowly."
+
     steps: Annotated[int, Field(ge=0)] = 8_500  # optimiser steps
     decoder_lr_mult: NonNegative = 0.5  # factor on the learning rate of decoder rows
     taught_row_lr_mult: NonNegative = 0.05  # the same for rows the teacher set; replaces decoder_lr_mult there
@@ -148,6 +170,7 @@ class StageB(Section):
 # %% ../nbs/00_config.ipynb #c020
 class EarlyStop(Section):
     "Stop when the validation error has not improved for a while."
+
     metric: Literal["1-EV"] = "1-EV"  # what is watched, on the validation pool
     patience: Count = 1_500  # steps without improvement
     min_delta: NonNegative = 3e-4  # smallest improvement that counts
@@ -155,6 +178,7 @@ class EarlyStop(Section):
 
 class Training(Section):
     "The optimiser and its schedules, shared by baseline and teacher."
+
     optimizer: Literal["adamw"] = "adamw"  # the optimiser
     lr: Positive = 3e-4  # learning rate after warm-up
     weight_decay: NonNegative = 1e-4  # decoupled weight decay
@@ -170,11 +194,14 @@ class Training(Section):
     stage_B: StageB = StageB()
 
 # %% ../nbs/00_config.ipynb #c022
-Metric = Literal["1-EV", "1-CE", "purity", "leakage", "steering_leakage", "split_rate", "absorb_rate", "parent_auc", "sibling_ratio"]
+Metric = Literal[
+    "1-EV", "1-CE", "purity", "leakage", "steering_leakage", "split_rate", "absorb_rate", "parent_auc", "sibling_ratio"
+]
 
 
 class Validation(Section):
     "Thresholds and draws of the geometric statistics."
+
     angle_deg: Annotated[float, Field(gt=0, le=90)] = 80.0  # an edge passes when |angle − 90| ≤ 90 − this, degrees
     kl: Positive = 0.10  # ratio-invariance threshold, nats
     n_permutations: Count = 100  # draws of each null
@@ -182,6 +209,7 @@ class Validation(Section):
 
 class Targets(Section):
     "The mission's targets, reported as met, not met or cannot tell."
+
     angle_deg: Annotated[float, Field(gt=0, le=90)] = 80.0  # median angle, two-sided about 90, degrees
     purity: float = 0.10  # teacher − baseline, share
     leakage: float = -0.20  # teacher / baseline − 1
@@ -191,6 +219,7 @@ class Targets(Section):
 
 class Eval(Section):
     "What is measured, how often, and against which targets."
+
     metrics: list[Metric] = ["1-EV", "1-CE", "purity", "leakage", "steering_leakage"]  # reported metrics
     seeds: Count = 5  # training seeds per arm, counted up from run.seed
     n_bootstrap: Count = 1_000  # bootstrap draws per interval
@@ -202,6 +231,7 @@ class Eval(Section):
 # %% ../nbs/00_config.ipynb #c024
 class Ablate(Section):
     "Further arms, each changing one thing."
+
     random_teacher: bool = True  # control: teacher estimated from permuted words
     euclidean_vs_causal: bool = True  # train in the Euclidean metric as well
     vary_topk_parent: list[Count] = [1, 2]  # values of hsae.topk_parent compared
@@ -212,6 +242,7 @@ class Ablate(Section):
 
 class Logging(Section):
     "Where a run writes, and how often."
+
     save_dir: str = "runs/v2_focused"  # the run's folder, relative to the working directory
     log_every: Count = 200  # steps between log lines
     checkpoint_every: Count = 2_000  # steps between checkpoints
@@ -222,22 +253,53 @@ def _impossible(c: "Config") -> list[str]:
     "One sentence for each pair of keys that cannot work together."
     steps = c.training.stage_A.steps + c.training.stage_B.steps
     checks = [
-        (c.hsae.topk_parent > c.hsae.m_top, f"hsae.topk_parent is {c.hsae.topk_parent} but there are only hsae.m_top={c.hsae.m_top} parents; lower topk_parent or raise m_top"),
-        (c.hsae.topk_child > c.hsae.m_low, f"hsae.topk_child is {c.hsae.topk_child} but a parent has only hsae.m_low={c.hsae.m_low} children; lower topk_child or raise m_low"),
-        (c.concepts.parents > c.hsae.m_top, f"concepts.parents is {c.concepts.parents} but hsae.m_top={c.hsae.m_top} leaves no latent for each; lower parents or raise m_top"),
-        (c.concepts.max_children > c.hsae.m_low, f"concepts.max_children is {c.concepts.max_children} but hsae.m_low={c.hsae.m_low} leaves no latent for each; lower max_children or raise m_low"),
-        (max(c.ablate.vary_topk_parent, default=0) > c.hsae.m_top, f"ablate.vary_topk_parent is {c.ablate.vary_topk_parent} but there are only hsae.m_top={c.hsae.m_top} parents; lower the values"),
-        (c.training.baseline.steps != steps, f"training.baseline.steps is {c.training.baseline.steps} but stage_A and stage_B together take {steps} steps; give both arms the same number"),
-        (max(c.training.baseline.report_at, default=0) > steps, f"training.baseline.report_at is {c.training.baseline.report_at} but training ends at step {steps}; choose earlier steps"),
-        (c.training.grad_accum > c.training.batch_size_acts, f"training.grad_accum is {c.training.grad_accum} but a batch has {c.training.batch_size_acts} activations; lower grad_accum"),
-        (c.data.token_budget < c.data.window_length, f"data.token_budget is {c.data.token_budget} but one window takes data.window_length={c.data.window_length} tokens; raise token_budget"),
-        (c.data.shard_size_tokens < c.data.window_length, f"data.shard_size_tokens is {c.data.shard_size_tokens} but one window takes data.window_length={c.data.window_length} tokens; raise shard_size_tokens"),
+        (
+            c.hsae.topk_parent > c.hsae.m_top,
+            f"hsae.topk_parent is {c.hsae.topk_parent} but there are only hsae.m_top={c.hsae.m_top} parents; lower topk_parent or raise m_top",
+        ),
+        (
+            c.hsae.topk_child > c.hsae.m_low,
+            f"hsae.topk_child is {c.hsae.topk_child} but a parent has only hsae.m_low={c.hsae.m_low} children; lower topk_child or raise m_low",
+        ),
+        (
+            c.concepts.parents > c.hsae.m_top,
+            f"concepts.parents is {c.concepts.parents} but hsae.m_top={c.hsae.m_top} leaves no latent for each; lower parents or raise m_top",
+        ),
+        (
+            c.concepts.max_children > c.hsae.m_low,
+            f"concepts.max_children is {c.concepts.max_children} but hsae.m_low={c.hsae.m_low} leaves no latent for each; lower max_children or raise m_low",
+        ),
+        (
+            max(c.ablate.vary_topk_parent, default=0) > c.hsae.m_top,
+            f"ablate.vary_topk_parent is {c.ablate.vary_topk_parent} but there are only hsae.m_top={c.hsae.m_top} parents; lower the values",
+        ),
+        (
+            c.training.baseline.steps != steps,
+            f"training.baseline.steps is {c.training.baseline.steps} but stage_A and stage_B together take {steps} steps; give both arms the same number",
+        ),
+        (
+            max(c.training.baseline.report_at, default=0) > steps,
+            f"training.baseline.report_at is {c.training.baseline.report_at} but training ends at step {steps}; choose earlier steps",
+        ),
+        (
+            c.training.grad_accum > c.training.batch_size_acts,
+            f"training.grad_accum is {c.training.grad_accum} but a batch has {c.training.batch_size_acts} activations; lower grad_accum",
+        ),
+        (
+            c.data.token_budget < c.data.window_length,
+            f"data.token_budget is {c.data.token_budget} but one window takes data.window_length={c.data.window_length} tokens; raise token_budget",
+        ),
+        (
+            c.data.shard_size_tokens < c.data.window_length,
+            f"data.shard_size_tokens is {c.data.shard_size_tokens} but one window takes data.window_length={c.data.window_length} tokens; raise shard_size_tokens",
+        ),
     ]
     return [sentence for wrong, sentence in checks if wrong]
 
 # %% ../nbs/00_config.ipynb #c027
 class Config(Section):
     "A whole run. The defaults are those of the preset v2-focused."
+
     run: Run = Run()
     model: Model = Model()
     data: Data = Data()
@@ -294,8 +356,14 @@ def _sentence(
     if found["type"] == "value_error":
         return f"{found['ctx']['error']} (in {source})"
     settable = ".".join(takewhile(lambda p: isinstance(p, str), found["loc"]))  # a list is set as a whole
-    expected = "it is a section with keys of its own" if found["type"] == "model_type" else found["msg"][0].lower() + found["msg"][1:]
-    fix = f"set one of {settable}.{{{', '.join(k.split('.')[-1] for k in config_keys() if k.startswith(settable + '.'))}}}" if found["type"] == "model_type" else f"correct it there or with --set {settable}=VALUE"
+    expected = (
+        "it is a section with keys of its own" if found["type"] == "model_type" else found["msg"][0].lower() + found["msg"][1:]
+    )
+    fix = (
+        f"set one of {settable}.{{{', '.join(k.split('.')[-1] for k in config_keys() if k.startswith(settable + '.'))}}}"
+        if found["type"] == "model_type"
+        else f"correct it there or with --set {settable}=VALUE"
+    )
     return f"{path} is {found['input']!r} in {source}, but {expected}; {fix}"
 
 # %% ../nbs/00_config.ipynb #c032
@@ -349,7 +417,9 @@ def _config_text(
         return path.read_text(encoding="utf-8"), path.name
     except (OSError, UnicodeDecodeError) as e:
         reason = "is not readable text" if path.exists() else "does not exist"
-        raise UserError(f"configuration '{name}' {reason}; give a preset ({', '.join(presets())}) or the path of a YAML file") from e
+        raise UserError(
+            f"configuration '{name}' {reason}; give a preset ({', '.join(presets())}) or the path of a YAML file"
+        ) from e
 
 # %% ../nbs/00_config.ipynb #c036
 def _apply(
@@ -366,7 +436,9 @@ def _apply(
         if tree.setdefault(folder, {}) is None:
             tree[folder] = {}
         if not isinstance(tree[folder], dict):
-            raise UserError(f"override '{override}' goes below '{'.'.join(folders[:i + 1])}', which is a value and has no keys of its own")
+            raise UserError(
+                f"override '{override}' goes below '{'.'.join(folders[:i + 1])}', which is a value and has no keys of its own"
+            )
         tree = tree[folder]
     tree[leaf] = _parse(text, f"override '{override}'")
 
@@ -380,7 +452,9 @@ def load_config(
     tree = _parse(text, source)
     tree = {} if tree is None else tree
     if not isinstance(tree, dict):
-        raise UserError(f"{source} holds a {type(tree).__name__} at its top level, expected sections such as 'model:' and 'hsae:'")
+        raise UserError(
+            f"{source} holds a {type(tree).__name__} at its top level, expected sections such as 'model:' and 'hsae:'"
+        )
     tree.pop("provenance", None)  # a resolved configuration saved by a run
     for override in overrides:
         _apply(tree, override)
@@ -411,7 +485,9 @@ PACKAGES = ("torch", "transformers", "numpy", "scipy", "scikit-learn", "nltk", "
 def _git(*args: str) -> str | None:
     "Output of a git command in this package's checkout; None where there is no git or no checkout."
     try:
-        done = subprocess.run(["git", "-C", str(Path(__file__).resolve().parent), *args], capture_output=True, text=True, timeout=10)
+        done = subprocess.run(
+            ["git", "-C", str(Path(__file__).resolve().parent), *args], capture_output=True, text=True, timeout=10
+        )
     except (OSError, subprocess.TimeoutExpired):
         return None
     return done.stdout.strip() if done.returncode == 0 else None
@@ -442,4 +518,6 @@ def save_resolved(
         "versions": versions(),
     }
     tree = {**cfg.model_dump(mode="json"), "provenance": provenance}
-    return atomic_write(Path(run_dir) / "config.yaml", yaml.safe_dump(tree, sort_keys=False, default_flow_style=None, allow_unicode=True))
+    return atomic_write(
+        Path(run_dir) / "config.yaml", yaml.safe_dump(tree, sort_keys=False, default_flow_style=None, allow_unicode=True)
+    )

@@ -19,12 +19,13 @@ from .config import UserError
 # %% ../nbs/04_corpus.ipynb #c006
 class Documents(NamedTuple):
     "Tokenised documents, one after the other."
+
     token_N: np.ndarray  # int32, all tokens
     start_M1: np.ndarray  # where each document starts; M+1 entries
 
     def tokens(self, m: int) -> np.ndarray:
         "Tokens of one document"
-        return self.token_N[self.start_M1[m]:self.start_M1[m + 1]]
+        return self.token_N[self.start_M1[m] : self.start_M1[m + 1]]
 
     @property
     def lengths(self) -> np.ndarray:
@@ -58,11 +59,14 @@ def read_documents(
             bar.update(n)
     if not parts:
         raise UserError("the text source holds no document of at least two tokens: check data.source")
-    return Documents(np.concatenate([np.asarray(p, dtype=np.int32) for p in parts]), np.concatenate([[0], np.cumsum([len(p) for p in parts])]))
+    return Documents(
+        np.concatenate([np.asarray(p, dtype=np.int32) for p in parts]), np.concatenate([[0], np.cumsum([len(p) for p in parts])])
+    )
 
 # %% ../nbs/04_corpus.ipynb #c010
 class Plan(NamedTuple):
     "Documents to read, in order."
+
     doc_M: np.ndarray  # document numbers
     pool_M: np.ndarray  # 0 train, 1 validation, 2 test
     labelled_M: np.ndarray  # 1: picked for its words
@@ -75,7 +79,7 @@ def _concepts_of(
 ) -> list[np.ndarray]:  # per concept: documents with such a word after their first token
     "Documents of a pool by the held-out concept words they hold"
     concept_N = own_V[documents.token_N].copy()
-    concept_N[documents.start_M1[:-1]] = -1   # a first word has no context
+    concept_N[documents.start_M1[:-1]] = -1  # a first word has no context
     doc_N = np.repeat(np.arange(len(documents.lengths)), documents.lengths)
     hit = (concept_N >= 0) & np.isin(doc_N, docs)
     return [np.unique(doc_N[hit & (concept_N == c)]) for c in range(int(own_V.max()) + 1)]
@@ -118,17 +122,35 @@ def plan_corpus(
         budget = token_budget * fractions[pool] / (1 if pool == 0 else 2)
         until = int(np.searchsorted(np.cumsum(lengths[docs]), budget)) + 1
         if until > len(docs):
-            raise UserError(f"data.token_budget is {token_budget} but the text source fills only {int(lengths.sum())} tokens: lower the budget or take a larger data.source")
+            raise UserError(
+                f"data.token_budget is {token_budget} but the text source fills only {int(lengths.sum())} tokens: lower the budget or take a larger data.source"
+            )
         plan.append((docs[:until].tolist(), pool, 0))
         if pool:
             own = [np.where(split_V.numpy() == pool, concept_V.numpy(), -1) for concept_V in concepts]
-            plan.append((_pick([d for own_V in own for d in _concepts_of(documents, own_V, docs)], set(docs[:until].tolist()), lengths, budget, rng), pool, 1))
-    return Plan(np.array([d for docs, *_ in plan for d in docs]), np.concatenate([np.full(len(d), p) for d, p, _ in plan]),
-                np.concatenate([np.full(len(d), k) for d, _, k in plan]))
+            plan.append(
+                (
+                    _pick(
+                        [d for own_V in own for d in _concepts_of(documents, own_V, docs)],
+                        set(docs[:until].tolist()),
+                        lengths,
+                        budget,
+                        rng,
+                    ),
+                    pool,
+                    1,
+                )
+            )
+    return Plan(
+        np.array([d for docs, *_ in plan for d in docs]),
+        np.concatenate([np.full(len(d), p) for d, p, _ in plan]),
+        np.concatenate([np.full(len(d), k) for d, _, k in plan]),
+    )
 
 # %% ../nbs/04_corpus.ipynb #c015
 class Packed(NamedTuple):
     "Windows of equal length without padding, and what is known of each position."
+
     input_BW: Tensor  # token ids
     next_BW: Tensor  # token that really follows, −1 where the position is dropped
     doc_BW: Tensor  # document number
@@ -145,7 +167,7 @@ class Packed(NamedTuple):
 def opening_tokens(tokenizer: Any) -> list[int]:
     "Special tokens a tokenizer puts before every text, such as Gemma's BOS; none for many models"
     plain, full = tokenizer("a", add_special_tokens=False)["input_ids"], tokenizer("a")["input_ids"]
-    return full[:next(i for i in range(len(full)) if full[i:i + len(plain)] == plain)]
+    return full[: next(i for i in range(len(full)) if full[i : i + len(plain)] == plain)]
 
 
 def pack(
@@ -167,12 +189,14 @@ def pack(
         nxt = np.where(follows, np.r_[token[1:], 0], -1)
         parts.append([token, nxt, doc, np.full(len(token), pool), labelled])
     body = window - len(opening)
-    cut = lambda x: x[:len(x) // body * body].reshape(-1, body)
+    cut = lambda x: x[: len(x) // body * body].reshape(-1, body)
     if not all(len(p[0]) >= body for p in parts):
-        raise UserError(f"a pool of documents fills no window of {window} tokens: raise data.token_budget or lower data.window_length")
+        raise UserError(
+            f"a pool of documents fills no window of {window} tokens: raise data.token_budget or lower data.window_length"
+        )
     columns = [torch.from_numpy(np.concatenate([cut(p[i]) for p in parts]).astype(np.int64)) for i in range(5)]
     front = torch.tensor(list(opening), dtype=torch.long)
     fills = [front, torch.full_like(front, -1), torch.full_like(front, -1), columns[3][:, :1], torch.zeros_like(front)]
     columns = [torch.cat([f.expand(len(c), len(front)), c], 1) for f, c in zip(fills, columns)]
-    columns[1][:, 0] = -1   # the first position of a window has no context
+    columns[1][:, 0] = -1  # the first position of a window has no context
     return Packed(*columns, tail=sum(len(p[0]) % body for p in parts))

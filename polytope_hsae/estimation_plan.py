@@ -17,12 +17,14 @@ from torch import LongTensor, Tensor
 # %% ../nbs/05a_estimation_plan.ipynb #c006
 class DualBatch(NamedTuple):
     "Sets of similar size, solved together through their n×n Gram matrices."
+
     sets_B: LongTensor  # which sets
     rows_BN: LongTensor  # their rows in the union; the union's length marks padding
 
 
 class PrimalStep(NamedTuple):
     "One large set: its second moments are those of earlier sets plus and minus some rows."
+
     set_index: int  # which set
     bases: tuple[tuple[int, int], ...]  # (earlier set, +1 or −1)
     plus_N: LongTensor  # rows to add
@@ -32,6 +34,7 @@ class PrimalStep(NamedTuple):
 
 class EstimationPlan(NamedTuple):
     "In which order and by which route a family of token sets is estimated; depends on the sets only."
+
     tokens_R: LongTensor  # union of all sets, ascending
     rows_N: LongTensor  # all sets' rows in the union, one set after the other
     size_S: LongTensor  # words per set
@@ -55,7 +58,7 @@ def _recipe(
         if gain_E2[best, side] < min_gain:
             break
         sign = 1 - 2 * int(side)
-        left_R[earlier.indices[earlier.indptr[best]:earlier.indptr[best + 1]]] -= sign
+        left_R[earlier.indices[earlier.indptr[best] : earlier.indptr[best + 1]]] -= sign
         bases.append((int(best), sign))
     rows = lambda sign: np.repeat(np.arange(left_R.size), np.maximum(sign * left_R, 0).astype(int))
     return bases, rows(1), rows(-1)
@@ -94,13 +97,15 @@ def _primal_steps(
     dual_cost = lambda n: 2 * n**2 * (dim + n)
     large = sorted((s for s, r in enumerate(rows) if dual_cost(len(r)) > dim**3), key=lambda s: len(rows[s]))
     large = [large[i] for i in _nearest_first(_membership([rows[s] for s in large], n_rows))]
-    keep = set(sorted(large, key=lambda s: len(rows[s]))[-max(memory // (4 * dim**2), 2):])
+    keep = set(sorted(large, key=lambda s: len(rows[s]))[-max(memory // (4 * dim**2), 2) :])
     earlier, kept, steps = _membership([], n_rows), [], []
     for s in large:
         bases, plus, minus = _recipe(rows[s], earlier, min_gain=max(4, dim // 36))
         if 2 * (len(plus) + len(minus)) * dim**2 + dim**3 >= dual_cost(len(rows[s])):
             continue
-        steps.append(PrimalStep(s, tuple((kept[b], sign) for b, sign in bases), torch.from_numpy(plus), torch.from_numpy(minus), ()))
+        steps.append(
+            PrimalStep(s, tuple((kept[b], sign) for b, sign in bases), torch.from_numpy(plus), torch.from_numpy(minus), ())
+        )
         if s in keep:
             kept.append(s)
             earlier = vstack([earlier, _membership([rows[s]], n_rows)], format="csr")
@@ -124,7 +129,7 @@ def _dual_batches(
             batch = sets[start:end]
             rows_BN = np.full((len(batch), len(rows[batch[-1]])), pad)
             for b, s in enumerate(batch):
-                rows_BN[b, :len(rows[s])] = rows[s]
+                rows_BN[b, : len(rows[s])] = rows[s]
             batches.append(DualBatch(torch.tensor(batch), torch.from_numpy(rows_BN)))
             start = end
     return batches
@@ -141,7 +146,9 @@ def plan_estimation(
     """
     if not len(token_sets) or not all(len(t) for t in token_sets):
         empty = [s for s, t in enumerate(token_sets) if not len(t)]
-        raise ValueError(f"token sets {empty} are empty: every concept needs words" if empty else "there are no token sets to estimate")
+        raise ValueError(
+            f"token sets {empty} are empty: every concept needs words" if empty else "there are no token sets to estimate"
+        )
     sets = [np.sort(torch.as_tensor(t).cpu().numpy()) for t in token_sets]
     for s, t in enumerate(sets):
         if (t[1:] == t[:-1]).any():
@@ -150,8 +157,14 @@ def plan_estimation(
     rows = np.split(rows_N, np.cumsum([len(t) for t in sets])[:-1])
     primal = _primal_steps(rows, len(tokens_R), dim, int(memory_gib * 2**30))
     small = sorted(set(range(len(sets))) - {step.set_index for step in primal})
-    return EstimationPlan(torch.from_numpy(tokens_R), torch.from_numpy(rows_N), torch.tensor([len(t) for t in sets]),
-                          _dual_batches(rows, small, pad=len(tokens_R)), primal, dim)
+    return EstimationPlan(
+        torch.from_numpy(tokens_R),
+        torch.from_numpy(rows_N),
+        torch.tensor([len(t) for t in sets]),
+        _dual_batches(rows, small, pad=len(tokens_R)),
+        primal,
+        dim,
+    )
 
 # %% ../nbs/05a_estimation_plan.ipynb #c019
 def ledoit_wolf_shrinkage(
@@ -169,6 +182,7 @@ def ledoit_wolf_shrinkage(
 # %% ../nbs/05a_estimation_plan.ipynb #c022
 class SetEstimates(NamedTuple):
     "What a family of token sets yields."
+
     vector_SD: Tensor  # ℓ = (m·v)v with v ∝ C⁻¹m, ‖v‖ = 1
     mean_SD: Tensor  # m, mean of each set's rows
     shrinkage_S: Tensor  # Ledoit–Wolf's s; near 1, ℓ is the mean
@@ -206,8 +220,11 @@ def _solve_dual(
     norm_BN, n_B = gram_BNN.diagonal(dim1=1, dim2=2), n_B1[:, 0]
     trace_B = norm_BN.sum(1) / n_B
     _refuse(trace_B <= 1e-10 * mean_BD.square().sum(1), batch.sets_B, _EQUAL)
-    s_B = torch.full_like(n_B, shrinkage) if shrinkage is not None else ledoit_wolf_shrinkage(
-        gram_BNN.square().sum((1, 2)) / n_B**2, trace_B, norm_BN.square().sum(1), n_B, dim)
+    s_B = (
+        torch.full_like(n_B, shrinkage)
+        if shrinkage is not None
+        else ledoit_wolf_shrinkage(gram_BNN.square().sum((1, 2)) / n_B**2, trace_B, norm_BN.square().sum(1), n_B, dim)
+    )
     _refuse(s_B < 1e-5, batch.sets_B, _SINGULAR)
     rhs_BN1 = (1 - s_B)[:, None, None] * (x_BND @ mean_BD[..., None])
     gram_BNN *= (1 - s_B)[:, None, None]
@@ -239,15 +256,19 @@ def _solve_primal(
     m_D = sums_EE[-1, :dim] / n
     S_DD = (sums_EE[:dim, :dim] / n).addr_(m_D, m_D, alpha=-1).tril_()
     diagonal_D, m, c = S_DD.diagonal(), m_D.double(), m_D.double().square().sum()
-    along_m = 2 * m @ (S_DD @ m_D).double() - m.square() @ diagonal_D.double() + c**2     # Σ(x·m)²/n
+    along_m = 2 * m @ (S_DD @ m_D).double() - m.square() @ diagonal_D.double() + c**2  # Σ(x·m)²/n
     fourth = sums_EE[dim, dim] + 4 * n * along_m - 4 * m @ sums_EE[dim, :dim].double() + 2 * c * total - 3 * n * c**2
     trace, frobenius, mean_D = diagonal_D.sum(), 2 * S_DD.square().sum() - diagonal_D.square().sum(), m_D + origin_D
     _refuse(trace <= 1e-10 * mean_D.square().sum(), [set_index], _EQUAL)
-    s = torch.tensor(shrinkage).to(m_D) if shrinkage is not None else ledoit_wolf_shrinkage(frobenius, trace, fourth, n, dim).to(m_D)
+    s = (
+        torch.tensor(shrinkage).to(m_D)
+        if shrinkage is not None
+        else ledoit_wolf_shrinkage(frobenius, trace, fourth, n, dim).to(m_D)
+    )
     S_DD *= 1 - s
     S_DD.diagonal().add_(s * trace / dim)
     factor_DD, info = torch.linalg.cholesky_ex(S_DD)
-    _refuse((info > 0) | (factor_DD.diagonal().min()**2 <= 1e-6 * trace / dim), [set_index], _SINGULAR)
+    _refuse((info > 0) | (factor_DD.diagonal().min() ** 2 <= 1e-6 * trace / dim), [set_index], _SINGULAR)
     return torch.cholesky_solve(mean_D[:, None], factor_DD)[:, 0], mean_D, s
 
 # %% ../nbs/05a_estimation_plan.ipynb #c026
@@ -258,12 +279,16 @@ def gather_rows(
 ) -> Tensor:  # [R, D]
     "Rows of some tokens, perhaps under a permutation. Raises ValueError on a token outside the vocabulary and on rows that are not finite."
     if int(tokens_R[-1]) >= len(g_VD):
-        raise ValueError(f"token {int(tokens_R[-1])} is outside the vocabulary of {len(g_VD)} rows: build the concepts with this model's tokenizer")
+        raise ValueError(
+            f"token {int(tokens_R[-1])} is outside the vocabulary of {len(g_VD)} rows: build the concepts with this model's tokenizer"
+        )
     rows_R = tokens_R if rows_V is None else rows_V[tokens_R.to(rows_V.device)]
     x_RD = g_VD.index_select(0, rows_R.to(g_VD.device))
     if not x_RD.sum().isfinite():
         bad = (~x_RD.isfinite()).any(1).nonzero()[:, 0]
-        raise ValueError(f"the vectors of {len(bad)} words are not finite (first: token {int(tokens_R[bad[0].cpu()])}): check the unembedding and the geometry")
+        raise ValueError(
+            f"the vectors of {len(bad)} words are not finite (first: token {int(tokens_R[bad[0].cpu()])}): check the unembedding and the geometry"
+        )
     return x_RD
 
 # %% ../nbs/05a_estimation_plan.ipynb #c028
@@ -278,13 +303,23 @@ def estimate_sets(
     Raises ValueError on non-finite rows, fewer than 3 words, equal words, and words along one line.
     Cost: 2n²d per small set, d³/3 per large one, 2d² per row visited by a recipe.
     """
-    _refuse(plan.size_S < 3, range(len(plan.size_S)), "has fewer than 3 words, so its covariance says nothing: raise geometry.min_vocab_count, or use the method 'mean'")
+    _refuse(
+        plan.size_S < 3,
+        range(len(plan.size_S)),
+        "has fewer than 3 words, so its covariance says nothing: raise geometry.min_vocab_count, or use the method 'mean'",
+    )
     x_RD = gather_rows(g_VD, plan.tokens_R, rows_V)
     n_S1 = plan.size_S.to(x_RD)[:, None]
-    vector_SD, mean_SD, s_S = x_RD.new_empty(len(n_S1), x_RD.shape[1]), x_RD.new_empty(len(n_S1), x_RD.shape[1]), x_RD.new_empty(len(n_S1))
+    vector_SD, mean_SD, s_S = (
+        x_RD.new_empty(len(n_S1), x_RD.shape[1]),
+        x_RD.new_empty(len(n_S1), x_RD.shape[1]),
+        x_RD.new_empty(len(n_S1)),
+    )
     padded_RD = torch.cat([x_RD, x_RD.new_zeros(1, x_RD.shape[1])])
     for batch in plan.dual:
-        vector_SD[batch.sets_B], mean_SD[batch.sets_B], s_S[batch.sets_B] = _solve_dual(padded_RD, batch, n_S1[batch.sets_B], shrinkage)
+        vector_SD[batch.sets_B], mean_SD[batch.sets_B], s_S[batch.sets_B] = _solve_dual(
+            padded_RD, batch, n_S1[batch.sets_B], shrinkage
+        )
     origin_D, kept = x_RD.mean(0), {}
     x_RD = x_RD - origin_D
     rows_RE = torch.cat([x_RD, x_RD.square().sum(1, keepdim=True), torch.ones_like(x_RD[:, :1])], 1)

@@ -36,7 +36,9 @@ def concept_vectors(
     if method not in get_args(TokenMethod):
         raise ValueError(f"the estimator is '{method}'; choose one of {', '.join(get_args(TokenMethod))}")
     if (method == "ridge") != (shrinkage is not None):
-        raise ValueError(f"shrinkage is {shrinkage} with the estimator '{method}': a share in [0, 1] belongs to 'ridge', and only to it")
+        raise ValueError(
+            f"shrinkage is {shrinkage} with the estimator '{method}': a share in [0, 1] belongs to 'ridge', and only to it"
+        )
     plan = token_sets if isinstance(token_sets, EstimationPlan) else plan_estimation(token_sets, g_VD.shape[1])
     if method != "mean":
         return estimate_sets(g_VD, plan, shrinkage, rows_V).vector_SD
@@ -53,7 +55,9 @@ def _within_covariance(
 ) -> tuple[Tensor, Tensor]:  # class means [K, D], pooled within-class covariance [D, D], float64
     "Means and pooled covariance Σ_k π_k S_k. Raises ValueError on an empty class or rows that are not finite. Cost: 2nd²."
     if not x_ND.isfinite().all():
-        raise ValueError(f"{int((~x_ND.isfinite()).any(1).sum())} of {len(x_ND)} contexts are not finite: check the captured activations")
+        raise ValueError(
+            f"{int((~x_ND.isfinite()).any(1).sum())} of {len(x_ND)} contexts are not finite: check the captured activations"
+        )
     count_K = torch.bincount(label_N, minlength=n_classes)
     if (count_K < 1).any() or len(x_ND) <= n_classes:
         raise ValueError(f"classes have {count_K.tolist()} contexts: each needs at least one, and together more than one each")
@@ -78,7 +82,9 @@ def multiclass_lda(
     mean_KD, S_DD = _within_covariance(x_ND, label_N, n_classes, balanced)
     scale = S_DD.diagonal().mean()
     if n_classes < 2 or not 0 < shrinkage <= 1 or scale <= 0:
-        raise ValueError(f"{n_classes} classes with geometry.lda_shrinkage {shrinkage} and within-class variance {scale:.3g}; all of ≥ 2, (0, 1], > 0 are needed")
+        raise ValueError(
+            f"{n_classes} classes with geometry.lda_shrinkage {shrinkage} and within-class variance {scale:.3g}; all of ≥ 2, (0, 1], > 0 are needed"
+        )
     others_KD = (mean_KD.sum(0) - mean_KD) / (n_classes - 1)
     gap_KD = mean_KD - others_KD
     C_DD = (1 - shrinkage) * S_DD + shrinkage * scale * torch.eye(len(S_DD)).to(S_DD)
@@ -93,7 +99,9 @@ def activation_lda(
     balanced: bool = True,  # both sides count one half in the covariance
 ) -> Tensor:  # ℓ, [D]
     "Shrinkage LDA between two sets of contexts; the two-class case of `multiclass_lda`, with the same errors and cost."
-    label_N = torch.arange(2, device=pos_ND.device).repeat_interleave(torch.tensor([len(pos_ND), len(neg_MD)], device=pos_ND.device))
+    label_N = torch.arange(2, device=pos_ND.device).repeat_interleave(
+        torch.tensor([len(pos_ND), len(neg_MD)], device=pos_ND.device)
+    )
     return multiclass_lda(torch.cat([pos_ND, neg_MD]), label_N, 2, shrinkage, balanced)[0]
 
 # %% ../nbs/05_estimators.ipynb #c018
@@ -103,7 +111,9 @@ def child_deltas(
 ) -> Tensor:  # δ(c|p), [C, D]
     "Child minus parent, not normalised (Park et al., Theorem 8a). Raises ValueError unless there is one parent row per child row."
     if child_CD.shape != parent_CD.shape:
-        raise ValueError(f"{tuple(child_CD.shape)} children against {tuple(parent_CD.shape)} parents: pass one parent row per child, as parent_PD[parent_of_C]")
+        raise ValueError(
+            f"{tuple(child_CD.shape)} children against {tuple(parent_CD.shape)} parents: pass one parent row per child, as parent_PD[parent_of_C]"
+        )
     return child_CD - parent_CD
 
 
@@ -131,7 +141,9 @@ def cross_layer_ridge(
 ) -> Tensor:  # W [D, E]: a vector v of the source layer becomes v @ W
     "Ridge regression between layers, W = (XᵀX + n·ρ·tr(XᵀX)/(nd)·I)⁻¹XᵀY on centred rows. Raises ValueError unless rows pair up. Cost: 2n·d·(d+e) + d³/3."
     if len(source_ND) != len(target_NE) or penalty <= 0:
-        raise ValueError(f"{len(source_ND)} source and {len(target_NE)} target contexts with penalty {penalty}: pass the same contexts at both layers and a penalty above 0")
+        raise ValueError(
+            f"{len(source_ND)} source and {len(target_NE)} target contexts with penalty {penalty}: pass the same contexts at both layers and a penalty above 0"
+        )
     x_ND, y_NE = (t.double() - t.double().mean(0) for t in (source_ND, target_NE))
     gram_DD = x_ND.T @ x_ND
     gram_DD.diagonal().add_(penalty * gram_DD.diagonal().mean())

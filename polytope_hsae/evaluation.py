@@ -15,13 +15,26 @@ from torch import Tensor
 
 from .concept_metrics import HierarchyUse
 from .config import UserError
-from .metrics import (CEScores, ConceptActivations, ConceptScores, CrossEntropyScore, DeadFraction, ExplainedVariance, L0, UsageEntropy,
-                                   concept_scores, match_children, match_parents, split_and_absorb)
+from polytope_hsae.metrics import (
+    L0,
+    CEScores,
+    ConceptActivations,
+    ConceptScores,
+    CrossEntropyScore,
+    DeadFraction,
+    ExplainedVariance,
+    UsageEntropy,
+    concept_scores,
+    match_children,
+    match_parents,
+    split_and_absorb,
+)
 from .results import atomic_write
 
 # %% ../nbs/09c_evaluation.ipynb #c006
 class Contexts(NamedTuple):
     "A batch of held-out contexts."
+
     resid_BD: Tensor  # final residuals, after the final norm
     next_token_B: Tensor  # token that really followed
     random_B: Tensor  # bool; the document was drawn at random, not picked for its words
@@ -31,6 +44,7 @@ class Contexts(NamedTuple):
 
 class Scores(NamedTuple):
     "Every score of one model on held-out contexts."
+
     ev: float  # explained variance in the space the model was trained in
     ev_residual: float  # explained variance of the final residual itself
     ce: CEScores  # what the language model loses when it reads the reconstruction
@@ -48,7 +62,9 @@ class Scores(NamedTuple):
 def _require_labels(sums: ConceptActivations, pool: str) -> None:
     "ValueError when a pool has no context of any concept: a matching or a score over nothing would be a made-up figure"
     if not sums.contexts_C.sum():
-        raise ValueError(f"the {pool} pool holds no context whose next word belongs to a concept; raise data.token_budget or choose more frequent concepts")
+        raise ValueError(
+            f"the {pool} pool holds no context whose next word belongs to a concept; raise data.token_budget or choose more frequent concepts"
+        )
 
 # %% ../nbs/09c_evaluation.ipynb #c009
 @torch.inference_mode()
@@ -90,7 +106,11 @@ def evaluate(
     parent_latent_P = match_parents(chosen[0], sae.parent_of_latent)
     child_latent_C = match_children(chosen[1], parent_latent_P, parent_of_child_C, sae.parent_of_latent)
 
-    ev, ev_residual, ce = ExplainedVariance(), ExplainedVariance(), CrossEntropyScore(head.weight_VD, head.bias_V, head.softcap, mean_D)
+    ev, ev_residual, ce = (
+        ExplainedVariance(),
+        ExplainedVariance(),
+        CrossEntropyScore(head.weight_VD, head.bias_V, head.softcap, mean_D),
+    )
     use = [metric(sae.n_latents) for metric in (L0, DeadFraction, UsageEntropy)]
     sums = ConceptActivations(sae.n_latents, n_parents), ConceptActivations(sae.n_latents, n_children)
     for batch in test:
@@ -110,8 +130,20 @@ def evaluate(
     _require_labels(sums[0], "test")
     l0, dead, entropy = use
     top_L = sae.parent_of_latent < 0
-    return Scores(ev.compute(), ev_residual.compute(), ce.compute(), l0.compute(), l0.compute(top_L), dead.compute(), dead.compute(top_L), entropy.compute(),
-                  concept_scores(sums[0], parent_latent_P), concept_scores(sums[1], child_latent_C), split_and_absorb(dead.counts_L, sae.parent_of_latent), ev.n)
+    return Scores(
+        ev.compute(),
+        ev_residual.compute(),
+        ce.compute(),
+        l0.compute(),
+        l0.compute(top_L),
+        dead.compute(),
+        dead.compute(top_L),
+        entropy.compute(),
+        concept_scores(sums[0], parent_latent_P),
+        concept_scores(sums[1], child_latent_C),
+        split_and_absorb(dead.counts_L, sae.parent_of_latent),
+        ev.n,
+    )
 
 # %% ../nbs/09c_evaluation.ipynb #c016
 _RECORDS = dict(ce=CEScores, parents=ConceptScores, children=ConceptScores, use=HierarchyUse)

@@ -19,6 +19,7 @@ from .kernels import Pattern, dots_at, sparse_decode
 # %% ../nbs/07c_flat.ipynb #c006
 class SparseCodes(NamedTuple):
     "The active latents of a batch. A value of 0 marks padding, whatever its index."
+
     index_BK: Tensor  # long, which latent of the flat dictionary
     value_BK: Tensor  # how much of it; ≥ 0
 
@@ -29,6 +30,7 @@ class SparseCodes(NamedTuple):
 
 class SAEOutput(NamedTuple):
     "What one forward pass gives; the losses read nothing else."
+
     recon_BD: Tensor  # x̂
     codes: SparseCodes  # what x̂ was made of
     recon_top_BD: Tensor | None = None  # x̂ from parents alone; None for flat models
@@ -38,6 +40,7 @@ class SAEOutput(NamedTuple):
 # %% ../nbs/07c_flat.ipynb #c008
 class SAE(nn.Module):
     "Base of all sparse autoencoders: encode to `SparseCodes`, decode, unit rows, rates by row, dead latents."
+
     d: int  # width of the inputs
     n_latents: int  # rows of the flat dictionary
 
@@ -206,6 +209,7 @@ def _limit(self: FlatSAE, pre_BF: Tensor) -> Tensor:
         self.threshold.copy_(smallest if self.threshold < 0 else 0.99 * self.threshold + 0.01 * smallest)
     return smallest
 
+
 @patch
 def _select(self: FlatSAE, pre_BF: Tensor) -> tuple[Tensor, Tensor]:
     "Indices and scores of the latents kept, each B×K."
@@ -216,6 +220,7 @@ def _select(self: FlatSAE, pre_BF: Tensor) -> tuple[Tensor, Tensor]:
     score_BK, index_BK = pre_BF.topk(max(int((pre_BF >= limit).sum(1).max()), 1), dim=1)
     return index_BK, score_BK.where(score_BK >= limit, 0)
 
+
 @patch
 def _pass_dense(self: FlatSAE, x_BD: Tensor) -> tuple[SparseCodes, Tensor | None]:
     "Codes by rules without a bound on how many are kept, from all F values; and the steps taken, whose sum is L0 (jumprelu)."
@@ -224,6 +229,7 @@ def _pass_dense(self: FlatSAE, x_BD: Tensor) -> tuple[SparseCodes, Tensor | None
     z_BF = pre_BF.relu() if step_BF is None else pre_BF * step_BF
     index_BK = z_BF.topk(max(int((z_BF > 0).sum(1).max()), 1), dim=1).indices
     return SparseCodes(index_BK, z_BF.gather(1, index_BK)), step_BF
+
 
 @patch
 def _pass(self: FlatSAE, x_BD: Tensor) -> tuple[SparseCodes, Tensor | None]:
@@ -243,6 +249,7 @@ def encode(self: FlatSAE, x_BD: Tensor) -> SparseCodes:
     "Codes of a batch."
     return self._pass(x_BD)[0]
 
+
 @patch
 def forward(self: FlatSAE, x_BD: Tensor) -> SAEOutput:
     "Reconstruct a batch."
@@ -250,6 +257,7 @@ def forward(self: FlatSAE, x_BD: Tensor) -> SAEOutput:
     if self.training:
         self.note_usage(codes)
     return SAEOutput(self.decode(codes), codes, hidden=pre_BF)
+
 
 @patch
 def aux_recon(self: FlatSAE, x_BD: Tensor, out: SAEOutput) -> Tensor | None:
@@ -278,7 +286,9 @@ class MatryoshkaSAE(FlatSAE):
         super().__init__(d, n_latents, k, **{"activation": "batchtopk", **kwargs})
         self.prefixes = tuple(prefixes)
         if list(self.prefixes) != sorted(set(self.prefixes)) or not all(0 < p < n_latents for p in self.prefixes):
-            raise ValueError(f"prefixes are {list(prefixes)}, but must grow and lie between 1 and n_latents − 1 = {n_latents - 1}")
+            raise ValueError(
+                f"prefixes are {list(prefixes)}, but must grow and lie between 1 and n_latents − 1 = {n_latents - 1}"
+            )
 
     def config(self) -> dict[str, Any]:
         return {**super().config(), "prefixes": list(self.prefixes)}

@@ -20,6 +20,7 @@ from .results import atomic_write
 # %% ../nbs/02_geometry.ipynb #c006
 class CausalGeometry(NamedTuple):
     "The causal inner product of one unembedding matrix (Park et al. section 3): the maps between residuals, tokens and the unified space."
+
     mean_D: Tensor  # γ̄, mean unembedding row: the origin of the unified space
     sqrt_DD: Tensor  # Σ^(1/2), symmetric
     inv_sqrt_DD: Tensor  # Σ^(-1/2), symmetric
@@ -66,20 +67,28 @@ def geometry_from_covariance(
     Raises ValueError when Σ is not finite, has no variance, or stays singular because both guards are 0. Cost: about 10 d³.
     """
     if not 0 <= shrinkage <= 1 or eigen_floor < 0:
-        raise ValueError(f"geometry.shrinkage is {shrinkage} and geometry.eigen_floor {eigen_floor}; give a share in [0, 1] and a number ≥ 0")
+        raise ValueError(
+            f"geometry.shrinkage is {shrinkage} and geometry.eigen_floor {eigen_floor}; give a share in [0, 1] and a number ≥ 0"
+        )
     cov_DD = cov_DD.double()
     if not cov_DD.isfinite().all():
-        raise ValueError(f"the covariance of kind '{kind}' has {int((~cov_DD.isfinite()).sum())} non-finite entries: check the unembedding rows and residuals it was measured on")
+        raise ValueError(
+            f"the covariance of kind '{kind}' has {int((~cov_DD.isfinite()).sum())} non-finite entries: check the unembedding rows and residuals it was measured on"
+        )
     scale = cov_DD.diagonal().mean()
     if scale <= 0:
-        raise ValueError(f"the covariance of kind '{kind}' has no variance: its rows are all equal, so no metric can be measured on them")
+        raise ValueError(
+            f"the covariance of kind '{kind}' has no variance: its rows are all equal, so no metric can be measured on them"
+        )
     eigen_D, basis_DD = torch.linalg.eigh((1 - shrinkage) * cov_DD)
     eigen_D = eigen_D + shrinkage * scale
     lowest = eigen_floor * eigen_D[-1]
     n_floored = int((eigen_D < lowest).sum())
     eigen_D = eigen_D.clamp_min(lowest)
     if eigen_D[0] <= 1e-14 * eigen_D[-1]:
-        raise ValueError(f"the covariance of kind '{kind}' is singular (smallest eigenvalue {eigen_D[0]:.1e}): raise geometry.shrinkage or geometry.eigen_floor above 0")
+        raise ValueError(
+            f"the covariance of kind '{kind}' is singular (smallest eigenvalue {eigen_D[0]:.1e}): raise geometry.shrinkage or geometry.eigen_floor above 0"
+        )
     if inverted:
         eigen_D, basis_DD = 1 / eigen_D.flip(0), basis_DD.flip(1)
     root = lambda power: ((basis_DD * eigen_D**power) @ basis_DD.T).float()
@@ -143,7 +152,9 @@ def causal_geometry(
     rows_VD = (gamma_VD if row_mask_V is None else gamma_VD[row_mask_V]).detach()
     bad = (~rows_VD.isfinite()).any(1)
     if bad.any():
-        raise ValueError(f"{int(bad.sum())} of {len(bad)} unembedding rows are not finite (first: row {int(bad.nonzero()[0])}): reload the model, or leave them out by row_mask_V")
+        raise ValueError(
+            f"{int(bad.sum())} of {len(bad)} unembedding rows are not finite (first: row {int(bad.nonzero()[0])}): reload the model, or leave them out by row_mask_V"
+        )
     if whitening == "fisher":
         mean_D, cov_DD = fisher_covariance(rows_VD.float(), resid_BD.float(), logits)
     elif whitening == "logit_covariance":
@@ -218,4 +229,9 @@ def load_geometry(
     "Read a geometry back."
     with safe_open(path, "pt") as f:
         facts = f.metadata()
-        return CausalGeometry(**{k: f.get_tensor(k) for k in f.keys()}, n_floored=int(facts["n_floored"]), kind=facts["kind"], shrinkage=float(facts["shrinkage"]))
+        return CausalGeometry(
+            **{k: f.get_tensor(k) for k in f.keys()},
+            n_floored=int(facts["n_floored"]),
+            kind=facts["kind"],
+            shrinkage=float(facts["shrinkage"]),
+        )

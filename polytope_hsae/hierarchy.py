@@ -107,7 +107,9 @@ def usual_words(
         for ancestor, p in share.items():
             if p >= min_share - 1e-9:
                 words[ancestor].add(spelling)
-                count[ancestor] += p * lexicon.count[spelling] * (spelling.islower() or spelling.lower() not in lexicon.senses)  # each word once
+                count[ancestor] += (
+                    p * lexicon.count[spelling] * (spelling.islower() or spelling.lower() not in lexicon.senses)
+                )  # each word once
     return dict(words), dict(count)
 
 

@@ -8,6 +8,7 @@ __all__ = ['subtree_weights', 'weighted_medians', 'interval', 'permutation_p', '
 
 # %% ../nbs/06b_inference.ipynb #c003
 import numpy as np
+
 from .results import Null, Verdict
 
 # %% ../nbs/06b_inference.ipynb #c006
@@ -30,7 +31,9 @@ def weighted_medians(
     "Median of every resample at once, equal to np.median of the repeated values. Cost: one sort and one cumulative sum."
     values_U = np.asarray(values_U, dtype=np.float64)
     if not np.isfinite(values_U).all():
-        raise ValueError(f"{(~np.isfinite(values_U)).sum()} of {values_U.size} values are not finite; drop and count them before resampling")
+        raise ValueError(
+            f"{(~np.isfinite(values_U)).sum()} of {values_U.size} values are not finite; drop and count them before resampling"
+        )
     order = np.argsort(values_U, kind="stable")
     running_BU = np.cumsum(weights_BU[:, order], axis=1)
     half_B1 = running_BU[:, -1:] / 2
@@ -67,7 +70,9 @@ def null_summary(
 ) -> Null:
     "Median and 95 % span of a null distribution with the permutation p of the observed value."
     low, high = interval(null_N)
-    return Null(value=float(np.median(null_N)), low=low, high=high, n=int(np.size(null_N)), p=permutation_p(observed, null_N, alternative))
+    return Null(
+        value=float(np.median(null_N)), low=low, high=high, n=int(np.size(null_N)), p=permutation_p(observed, null_N, alternative)
+    )
 
 
 def paired_effect(

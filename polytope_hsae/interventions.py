@@ -21,6 +21,7 @@ from .study import Study
 # %% ../nbs/06c_interventions.ipynb #c008
 class SiblingContrast(NamedTuple):
     "Effect of steering along each vertex, per unit of effect on its training words."
+
     target_V: np.ndarray  # mean shift of its own held-out words
     sibling_V: np.ndarray  # mean shift of its siblings' held-out words
     cohen_d_V: np.ndarray  # (target − sibling) / pooled standard deviation over words
@@ -35,8 +36,8 @@ def sibling_contrast(
         return SiblingContrast(*(np.empty(0),) * 3)
     shift_O = projection_RS[plan.word_O, plan.child_O]
     size_N = np.diff(np.append(plan.start_N, len(shift_O)))
-    place_O = np.arange(len(shift_O)) - np.repeat(plan.start_N, size_N)          # which sibling a line is about
-    first_N = plan.vertex_N - (plan.own_N - plan.start_N)                         # number of the family's first vertex
+    place_O = np.arange(len(shift_O)) - np.repeat(plan.start_N, size_N)  # which sibling a line is about
+    first_N = plan.vertex_N - (plan.own_N - plan.start_N)  # number of the family's first vertex
     direction_O = np.repeat(first_N, size_N) + place_O
     own_O = np.zeros(len(shift_O), dtype=bool)
     own_O[plan.own_N] = True
@@ -95,8 +96,19 @@ def dose_response(
             direction_FD = unrelated_NSD[draw, parents] * (own_gain_F / gain_F).to(own_FD)[:, None]
         for alpha in alphas:
             gain_F, kl_BF = sibling_share_kl(context_BD, rows_RD, plan, alpha * direction_FD)
-            frames.append(pd.DataFrame(dict(parent=plan.parents_F, alpha=alpha, draw=draw, gain=gain_F.numpy(), kl=kl_BF.median(0).values.numpy(),
-                                            kl_90=kl_BF.quantile(0.9, dim=0).numpy(), n_contexts=len(context_BD))))
+            frames.append(
+                pd.DataFrame(
+                    dict(
+                        parent=plan.parents_F,
+                        alpha=alpha,
+                        draw=draw,
+                        gain=gain_F.numpy(),
+                        kl=kl_BF.median(0).values.numpy(),
+                        kl_90=kl_BF.quantile(0.9, dim=0).numpy(),
+                        n_contexts=len(context_BD),
+                    )
+                )
+            )
     return pd.concat(frames, ignore_index=True)
 
 # %% ../nbs/06c_interventions.ipynb #c018
@@ -115,15 +127,33 @@ def ratio_invariance_results(
         medians, below = null.median().to_numpy(), null.apply(lambda kl: (kl < 0.2).mean()).to_numpy()
         value, (low, high) = float(own.kl.median()), interval(weighted_medians(own.kl.to_numpy(), weights))
         common = dict(n=len(own), n_unit=f"parents × {own.n_contexts.iloc[0]} contexts")
-        results.append(Result(
-            name=f"ratio_invariance.kl.alpha_{alpha:g}", value=value, low=low, high=high, unit="nats", target="median KL < 0.10",
-            verdict="met" if high < 0.1 else "not met" if low >= 0.1 else "cannot tell",
-            nulls={"equal gain": null_summary(value, medians, "less")} if len(medians) else {},
-            note=f"steering raises the parents' held-out words by {own.gain.median():.2f} nats (median)", **common))
+        results.append(
+            Result(
+                name=f"ratio_invariance.kl.alpha_{alpha:g}",
+                value=value,
+                low=low,
+                high=high,
+                unit="nats",
+                target="median KL < 0.10",
+                verdict="met" if high < 0.1 else "not met" if low >= 0.1 else "cannot tell",
+                nulls={"equal gain": null_summary(value, medians, "less")} if len(medians) else {},
+                note=f"steering raises the parents' held-out words by {own.gain.median():.2f} nats (median)",
+                **common,
+            )
+        )
         share_B = (weights * (own.kl.to_numpy() < 0.2)).sum(1) / weights.sum(1)
         share, (low, high) = float((own.kl < 0.2).mean()), interval(share_B)
-        results.append(Result(
-            name=f"ratio_invariance.below_0.20.alpha_{alpha:g}", value=share, low=low, high=high, unit="share", target="KL < 0.20 for 90 % of parents",
-            verdict="met" if low >= 0.9 else "not met" if high < 0.9 else "cannot tell",
-            nulls={"equal gain": null_summary(share, below, "greater")} if len(below) else {}, **common))
+        results.append(
+            Result(
+                name=f"ratio_invariance.below_0.20.alpha_{alpha:g}",
+                value=share,
+                low=low,
+                high=high,
+                unit="share",
+                target="KL < 0.20 for 90 % of parents",
+                verdict="met" if low >= 0.9 else "not met" if high < 0.9 else "cannot tell",
+                nulls={"equal gain": null_summary(share, below, "greater")} if len(below) else {},
+                **common,
+            )
+        )
     return results

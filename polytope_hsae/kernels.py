@@ -17,7 +17,9 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
-warnings.filterwarnings("ignore", message="Sparse CSR tensor support is in beta")  # the operations used here have been stable since torch 2.0
+warnings.filterwarnings(
+    "ignore", message="Sparse CSR tensor support is in beta"
+)  # the operations used here have been stable since torch 2.0
 
 # %% ../nbs/07a_kernels.ipynb #c006
 class Pattern:
@@ -82,7 +84,9 @@ def rows_to_contexts(pattern: Pattern, value_BK: Tensor, rows_RD: Tensor) -> Ten
 def contexts_to_rows(pattern: Pattern, value_BK: Tensor, x_BD: Tensor) -> Tensor:
     "Σ_{(b,k): i(b,k)=r} v_bk x_b for every row; rows nobody uses get 0. Cost: B·K·D plus writing R·D."
     sorted_N = value_BK.to(x_BD.dtype).flatten()[pattern.order_N]
-    return F.embedding_bag(pattern.context_N, x_BD, pattern.start_R1, per_sample_weights=sorted_N, mode="sum", include_last_offset=True)
+    return F.embedding_bag(
+        pattern.context_N, x_BD, pattern.start_R1, per_sample_weights=sorted_N, mode="sum", include_last_offset=True
+    )
 
 
 def dots_at_entries(pattern: Pattern, x_BD: Tensor, rows_RD: Tensor) -> Tensor:
@@ -98,16 +102,20 @@ def dots_at_entries(pattern: Pattern, x_BD: Tensor, rows_RD: Tensor) -> Tensor:
 
 def _dots(start_M1: Tensor, column_N: Tensor, left_MD: Tensor, right_LD: Tensor) -> Tensor:
     "⟨left_m, right_l⟩ at the entries of a compressed pattern; start and column as in the CSR format."
-    zeros = torch.sparse_csr_tensor(start_M1, column_N, left_MD.new_zeros(len(column_N)), (len(left_MD), len(right_LD)), check_invariants=False)
+    zeros = torch.sparse_csr_tensor(
+        start_M1, column_N, left_MD.new_zeros(len(column_N)), (len(left_MD), len(right_LD)), check_invariants=False
+    )
     return torch.sparse.sampled_addmm(zeros, left_MD, right_LD.T, beta=0.0).values()
 
 # %% ../nbs/07a_kernels.ipynb #c012
 def full_precision(function: Callable) -> Callable:
     "Run a function of (pattern, tensor, …) outside autocast."
+
     @wraps(function)
     def outside(pattern: Pattern, tensor: Tensor, *args, **kwargs) -> Tensor:
         with torch.autocast(tensor.device.type, enabled=False):
             return function(pattern, tensor, *args, **kwargs)
+
     return outside
 
 

@@ -37,7 +37,9 @@ _WORD = re.compile("([Ġ▁]?)([A-Za-z]+)")
 
 def spellings(
     tokenizer: Any,  # a Hugging Face tokenizer
-) -> tuple[list[str], list[bool]]:  # per token id: its spelling without the marker ("" when no word), and whether it carries the marker
+) -> tuple[
+    list[str], list[bool]
+]:  # per token id: its spelling without the marker ("" when no word), and whether it carries the marker
     "Read the vocabulary as words. Raises UserError when no token carries a space marker (the words of such a vocabulary cannot be told from word pieces)."
     word_V, spaced_V = [], []
     for token in tokenizer.convert_ids_to_tokens(list(range(len(tokenizer)))):
@@ -46,7 +48,9 @@ def spellings(
         word_V.append(word if word.islower() or word.istitle() or word.isupper() else "")
         spaced_V.append(bool(match and match[1]))
     if not any(spaced_V):
-        raise UserError(f"the tokenizer's {len(word_V)} tokens hold none with a leading-space marker (Ġ or ▁): use a byte-level or sentence-piece tokenizer")
+        raise UserError(
+            f"the tokenizer's {len(word_V)} tokens hold none with a leading-space marker (Ġ or ▁): use a byte-level or sentence-piece tokenizer"
+        )
     return word_V, spaced_V
 
 # %% ../nbs/03_lexicon.ipynb #c013
@@ -82,6 +86,7 @@ def _senses_as_spelled(spelling: str, found: list[tuple[str, str, int, float]]) 
 # %% ../nbs/03_lexicon.ipynb #c017
 class Lexicon(NamedTuple):
     "Tokens as words: spelling, usual meaning and lemma group."
+
     word_V: list[str]  # spelling without the space marker, "" where the token is no word
     spaced_V: list[bool]  # whether the token begins with a space
     senses: dict[str, dict[str, float]]  # spelling → synset name → share of its uses; stop words and stray abbreviations left out

@@ -17,6 +17,7 @@ from .models import HierarchicalSAE
 # %% ../nbs/07b_losses.ipynb #c006
 class LossWeights(NamedTuple):
     "How much each term counts; a weight of 0 leaves the term out and costs nothing."
+
     top_level_beta: float = 0.1  # β, reconstruction from parents alone
     l1_parent: float = 0.0  # kept parent codes (all codes of a flat model)
     l1_child: float = 0.0  # kept child codes
@@ -28,6 +29,7 @@ class LossWeights(NamedTuple):
 
 class Losses(NamedTuple):
     "Unweighted terms of one batch, and their weighted sum; a term that was left out is 0."
+
     total: Tensor  # what is minimised
     recon: Tensor  # E‖x − x̂‖² / d
     top: Tensor  # E‖x − x̂_top‖² / d, or the mean over nested reconstructions
@@ -104,8 +106,20 @@ def loss_terms(
     l1 = lambda weight, kept_BK: (out.codes.value_BK * kept_BK).sum() / len(x_BD) / sae.d**0.5 if weight else zero
     causal = causal_orthogonality(sae, metric_DD) if weights.causal_ortho and isinstance(sae, HierarchicalSAE) else zero
     aux_BD = sae.aux_recon(x_BD, out) if weights.auxk else None
-    auxk = zero if aux_BD is None else (error_BD.detach() - aux_BD).square().sum() / error_BD.detach().square().sum().clamp_min(1e-12)
+    auxk = (
+        zero
+        if aux_BD is None
+        else (error_BD.detach() - aux_BD).square().sum() / error_BD.detach().square().sum().clamp_min(1e-12)
+    )
     l0 = out.hidden.sum() / len(x_BD) if weights.l0 and getattr(sae, "activation", "") == "jumprelu" else zero
-    terms = (error_BD.square().sum() * per_dim, top, l1(weights.l1_parent, ~child_BK), l1(weights.l1_child, child_BK),
-             biorthogonality(sae) if weights.biorth else zero, causal, auxk, l0)
+    terms = (
+        error_BD.square().sum() * per_dim,
+        top,
+        l1(weights.l1_parent, ~child_BK),
+        l1(weights.l1_child, child_BK),
+        biorthogonality(sae) if weights.biorth else zero,
+        causal,
+        auxk,
+        l0,
+    )
     return Losses(sum(w * t for w, t in zip((1.0, *weights), terms)), *terms)

@@ -15,15 +15,27 @@ from typing import Callable, NamedTuple
 import torch
 from torch import Tensor
 
-from .concept_metrics import (CoFiring, ConceptActivations, ConceptScores, concept_scores, hit_rate, leakage,
-                                           match_children, match_parents, purity, split_and_absorb)
+from polytope_hsae.concept_metrics import (
+    CoFiring,
+    ConceptActivations,
+    ConceptScores,
+    concept_scores,
+    hit_rate,
+    leakage,
+    match_children,
+    match_parents,
+    purity,
+    split_and_absorb,
+)
 from .probing import absorption, absorption_table, first_letters, sparse_probing
 
 # %% ../nbs/09_metrics.ipynb #c006
 def _finite(value_BD: Tensor, what: str) -> Tensor:
     "float64 copy of a batch; ValueError when it holds NaN or infinity, which would poison every later batch"
     if not torch.isfinite(value_BD).all():
-        raise ValueError(f"{what} holds {int((~torch.isfinite(value_BD)).sum())} values that are NaN or infinite; find the batch before measuring it")
+        raise ValueError(
+            f"{what} holds {int((~torch.isfinite(value_BD)).sum())} values that are NaN or infinite; find the batch before measuring it"
+        )
     return value_BD.detach().double()
 
 
@@ -31,13 +43,16 @@ class ExplainedVariance:
     """EV = 1 − E‖x−x̂‖² / E‖x−E x‖² over all contexts seen, in float64 (SAELens' `ExplainedVarianceCalculator` since 6.45.1).
 
     NaN while nothing was seen; ValueError for non-finite input or when x never varied."""
-    def __init__(self,
+
+    def __init__(
+        self,
         to_space: Callable[[Tensor], Tensor] | None = None,  # linear map of a batch into the space of the score; None: as given
     ):
         self.to_space = to_space
         self.n, self.error, self.spread, self.mean_D = 0, 0.0, 0.0, None
 
-    def update(self,
+    def update(
+        self,
         x_BD: Tensor,  # what the autoencoder was given
         recon_BD: Tensor,  # what it returned, in the same space and units
     ) -> None:
@@ -59,12 +74,15 @@ class ExplainedVariance:
     def compute(self) -> float:
         "The explained variance of everything seen; 1 is perfect, 0 is no better than the mean, below 0 is worse"
         if self.n and self.spread == 0:
-            raise ValueError(f"x is the same in all {self.n} contexts, so explained variance is undefined; evaluate on varied contexts")
+            raise ValueError(
+                f"x is the same in all {self.n} contexts, so explained variance is undefined; evaluate on varied contexts"
+            )
         return 1 - self.error / self.spread if self.n else math.nan
 
 # %% ../nbs/09_metrics.ipynb #c015
 class CEScores(NamedTuple):
     "Cross-entropies in nats per token, and what follows from them."
+
     ce_clean: float  # the model as it is
     ce_sae: float  # with the reconstruction in place
     ce_zero: float  # with the residual replaced by zero
@@ -93,7 +111,9 @@ class CrossEntropyScore:
     """CE score = (CE_abl − CE_sae)/(CE_abl − CE_clean) under zero and mean ablation, and KL(clean‖sae), from cached residuals.
 
     Everything in residual space, unscaled. Cost: two GEMMs of B × D × V per update, < 300 MiB at any V up to 10⁶."""
-    def __init__(self,
+
+    def __init__(
+        self,
         weight_VD: Tensor,  # unembedding rows
         bias_V: Tensor | None = None,  # output bias
         softcap: float | None = None,  # logit soft-cap
@@ -101,12 +121,17 @@ class CrossEntropyScore:
     ):
         self.head = (weight_VD, bias_V, softcap)
         zero_D = torch.zeros(weight_VD.shape[1], dtype=weight_VD.dtype, device=weight_VD.device)
-        self.ablated_2V = final_logits(torch.stack([zero_D, zero_D if mean_D is None else mean_D.to(zero_D)]), *self.head).double().log_softmax(-1)
+        self.ablated_2V = (
+            final_logits(torch.stack([zero_D, zero_D if mean_D is None else mean_D.to(zero_D)]), *self.head)
+            .double()
+            .log_softmax(-1)
+        )
         self.rows = max(1, 2**26 // (weight_VD.shape[0] * weight_VD.element_size()))
         self.n, self.clean, self.sae, self.kl = 0, 0.0, 0.0, 0.0
         self.ablated_2 = torch.zeros(2, dtype=torch.float64, device=weight_VD.device)
 
-    def update(self,
+    def update(
+        self,
         resid_BD: Tensor,  # cached final residuals
         recon_BD: Tensor,  # their reconstructions, mapped back to residual space
         next_token_B: Tensor,  # the token that really followed
@@ -114,7 +139,9 @@ class CrossEntropyScore:
         "Add one batch. Raises ValueError for next tokens outside the vocabulary or non-finite residuals."
         V = self.head[0].shape[0]
         if len(next_token_B) and not 0 <= int(next_token_B.min()) <= int(next_token_B.max()) < V:
-            raise ValueError(f"next tokens run from {int(next_token_B.min())} to {int(next_token_B.max())}, but the unembedding has {V} rows; use the tokenizer of this model")
+            raise ValueError(
+                f"next tokens run from {int(next_token_B.min())} to {int(next_token_B.max())}, but the unembedding has {V} rows; use the tokenizer of this model"
+            )
         for x, r, t in zip(resid_BD.split(self.rows), recon_BD.split(self.rows), next_token_B.long().split(self.rows)):
             logits_BV, sae_BV = final_logits(x, *self.head), final_logits(r, *self.head)
             lse_B, sae_lse_B = logits_BV.logsumexp(-1), sae_BV.logsumexp(-1)
@@ -139,12 +166,15 @@ class CrossEntropyScore:
 # %% ../nbs/09_metrics.ipynb #c027
 class FiringCounts:
     "How often each latent fired. Base of the three metrics below; `counts_L` and `n` may be read directly."
-    def __init__(self,
+
+    def __init__(
+        self,
         n_latents: int,  # size of the flat dictionary
     ):
         self.counts_L, self.n = torch.zeros(n_latents, dtype=torch.long), 0
 
-    def update(self,
+    def update(
+        self,
         codes,  # SparseCodes: index_BK, value_BK
     ) -> None:
         "Add one batch of codes"
@@ -155,7 +185,9 @@ class FiringCounts:
 
 class L0(FiringCounts):
     "Mean number of firing latents per context, E|{i: z_i ≠ 0}|; NaN when nothing was seen"
-    def compute(self,
+
+    def compute(
+        self,
         chosen_L: Tensor | None = None,  # count only these latents (boolean), e.g. `parent_of_latent < 0` for parents; None: all
     ) -> float:
         counts_L = self.counts_L if chosen_L is None else self.counts_L[chosen_L.cpu()]
@@ -164,7 +196,9 @@ class L0(FiringCounts):
 
 class DeadFraction(FiringCounts):
     "Share of latents that fired on none of the n contexts seen; NaN when nothing was seen"
-    def compute(self,
+
+    def compute(
+        self,
         chosen_L: Tensor | None = None,  # only these latents (boolean); None: all
     ) -> float:
         counts_L = self.counts_L if chosen_L is None else self.counts_L[chosen_L.cpu()]
@@ -173,10 +207,25 @@ class DeadFraction(FiringCounts):
 
 class UsageEntropy(FiringCounts):
     "Entropy of p_i = firings of i / all firings, divided by log L: 1 uniform, 0 a single latent; NaN when nothing fired"
+
     def compute(self) -> float:
         p_L = self.counts_L.double() / self.counts_L.sum()
         return float(-torch.xlogy(p_L, p_L).sum() / math.log(len(p_L)))
 
 # %% ../nbs/09_metrics.ipynb #c032
-_all_ = ["absorption", "absorption_table", "first_letters", "sparse_probing", "CoFiring", "ConceptActivations", "ConceptScores", "concept_scores", "hit_rate", "leakage", "match_children", "match_parents",
-         "purity", "split_and_absorb"]
+_all_ = [
+    "absorption",
+    "absorption_table",
+    "first_letters",
+    "sparse_probing",
+    "CoFiring",
+    "ConceptActivations",
+    "ConceptScores",
+    "concept_scores",
+    "hit_rate",
+    "leakage",
+    "match_children",
+    "match_parents",
+    "purity",
+    "split_and_absorb",
+]

@@ -21,7 +21,13 @@ from .kernels import Pattern, dots_at, project_down, project_up, sparse_decode
 from .results import atomic_write
 
 # %% ../nbs/07_models.ipynb #c004
-_all_ = ["FlatSAE", "MatryoshkaSAE", "SAE", "SAEOutput", "SparseCodes"]  # part of this module's interface, defined one notebook earlier
+_all_ = [
+    "FlatSAE",
+    "MatryoshkaSAE",
+    "SAE",
+    "SAEOutput",
+    "SparseCodes",
+]  # part of this module's interface, defined one notebook earlier
 
 # %% ../nbs/07_models.ipynb #c007
 @torch.no_grad()
@@ -41,6 +47,7 @@ def restore_frames(
 # %% ../nbs/07_models.ipynb #c010
 class Hidden(NamedTuple):
     "What the auxiliary loss needs of a forward pass."
+
     parents: Pattern  # parents used by each context
     pre_BP: Tensor  # score of every parent, without gradient
     inside_NS: Tensor  # V_i(x − b) of each active pair (context, parent)
@@ -68,10 +75,20 @@ class HierarchicalSAE(SAE):
         generator: torch.Generator | None = None,  # draws the rows and frames
     ):
         super().__init__(d, m_top + m_top * m_low, m_top, decoder_bias, dead_after)
-        for name, value, limit, of in (("topk_parent", topk_parent, m_top, "m_top"), ("topk_child", topk_child, m_low, "m_low"), ("subspace_dim", subspace_dim, d, "d")):
+        for name, value, limit, of in (
+            ("topk_parent", topk_parent, m_top, "m_top"),
+            ("topk_child", topk_child, m_low, "m_low"),
+            ("subspace_dim", subspace_dim, d, "d"),
+        ):
             if not 1 <= value <= limit:
                 raise ValueError(f"{name} is {value}, but must be between 1 and {of} = {limit}: lower {name} or raise {of}")
-        self.m_top, self.topk_parent, self.subspace_dim, self.m_low, self.topk_child = m_top, topk_parent, subspace_dim, m_low, topk_child
+        self.m_top, self.topk_parent, self.subspace_dim, self.m_low, self.topk_child = (
+            m_top,
+            topk_parent,
+            subspace_dim,
+            m_low,
+            topk_child,
+        )
         self.tied_parent, self.tied_child, self.tied_projectors = tied_parent, tied_child, tied_projectors
         self.router_noise, self.router_temp, self.k_aux = router_noise, 1.0, min(k_aux, m_top)
         self.parent_of_latent[m_top:] = torch.arange(m_top).repeat_interleave(m_low)
@@ -93,7 +110,20 @@ class HierarchicalSAE(SAE):
 
     def config(self) -> dict[str, Any]:
         "The arguments that build this model again."
-        names = ("d", "m_top", "topk_parent", "subspace_dim", "m_low", "topk_child", "tied_parent", "tied_child", "tied_projectors", "router_noise", "dead_after", "k_aux")
+        names = (
+            "d",
+            "m_top",
+            "topk_parent",
+            "subspace_dim",
+            "m_low",
+            "topk_child",
+            "tied_parent",
+            "tied_child",
+            "tied_projectors",
+            "router_noise",
+            "dead_after",
+            "k_aux",
+        )
         return {**{n: getattr(self, n) for n in names}, "decoder_bias": isinstance(self.dec_bias_D, nn.Parameter)}
 
     def decoder_row_groups(self) -> dict[str, nn.Parameter]:
@@ -136,9 +166,13 @@ def _children(self: HierarchicalSAE, x_BD: Tensor, parents: Pattern, z_BK: Tenso
     enc_FS, bias_F = self.child_enc_PLS.flatten(0, 1), self.child_bias_PL.flatten()
     with torch.no_grad():
         few_weights = self.m_low * self.subspace_dim <= 256  # small enough to gather them for every pair
-        pre_NL = project_down(Pattern(parent_N1, self.m_top), inside_NS, self.child_enc_PLS, path="gather" if few_weights else None)[:, 0]
+        pre_NL = project_down(
+            Pattern(parent_N1, self.m_top), inside_NS, self.child_enc_PLS, path="gather" if few_weights else None
+        )[:, 0]
         pre_NL += self.child_bias_PL[parent_N1[:, 0]]
-        score_NT, child_NT = pre_NL.max(1, keepdim=True) if self.topk_child == 1 else pre_NL.topk(self.topk_child, dim=1, sorted=False)
+        score_NT, child_NT = (
+            pre_NL.max(1, keepdim=True) if self.topk_child == 1 else pre_NL.topk(self.topk_child, dim=1, sorted=False)
+        )
         children = Pattern(parent_N1 * self.m_low + child_NT, n_children)
     c_NT = dots_at(children, inside_NS, enc_FS, bias_F, None, score_NT).relu() * (z_BK > 0).view(-1, 1)
     return children, c_NT, Hidden(parents, None, inside_NS, pre_NL)
@@ -148,7 +182,9 @@ def _children(self: HierarchicalSAE, x_BD: Tensor, parents: Pattern, z_BK: Tenso
 def _codes(self: HierarchicalSAE, parents: Pattern, z_BK: Tensor, children: Pattern, c_NT: Tensor) -> SparseCodes:
     "Parents first, then the children of the first parent, of the second, …"
     B = len(z_BK)
-    return SparseCodes(torch.cat([parents.index_BK, self.m_top + children.index_BK.view(B, -1)], 1), torch.cat([z_BK, c_NT.view(B, -1)], 1))
+    return SparseCodes(
+        torch.cat([parents.index_BK, self.m_top + children.index_BK.view(B, -1)], 1), torch.cat([z_BK, c_NT.view(B, -1)], 1)
+    )
 
 # %% ../nbs/07_models.ipynb #c014
 @patch
@@ -189,7 +225,10 @@ def aux_recon(self: HierarchicalSAE, x_BD: Tensor, out: SAEOutput) -> Tensor | N
         parent_N = h.parents.index_BK.flatten()
         score_NT, child_NT = h.pre_NL.masked_fill(~dead_PL.view(self.m_top, -1)[parent_N], 0).topk(self.topk_child, dim=1)
         pattern = Pattern(parent_N[:, None] * self.m_low + child_NT, len(dead_PL))
-        value_NT = dots_at(pattern, h.inside_NS, self.child_enc_PLS.flatten(0, 1), self.child_bias_PL.flatten(), None, score_NT).relu() * dead_PL[pattern.index_BK]
+        value_NT = (
+            dots_at(pattern, h.inside_NS, self.child_enc_PLS.flatten(0, 1), self.child_bias_PL.flatten(), None, score_NT).relu()
+            * dead_PL[pattern.index_BK]
+        )
         inside_NS = sparse_decode(pattern, value_NT, self.child_dec_PLS.flatten(0, 1))
         children_BD = project_up(h.parents, inside_NS.view(len(x_BD), -1, self.subspace_dim), self.up_PSD)
         recon_BD = children_BD if recon_BD is None else recon_BD + children_BD
@@ -243,13 +282,15 @@ class FlatDictionary(SAE):
     def encode(self, x_BD: Tensor) -> SparseCodes:
         "Codes of a batch, in the order of the hierarchical model up to ties."
         pre_BF = F.linear(x_BD - self.dec_bias_D, self.enc_FD, self.enc_bias_F)
-        pre_BP, pre_BPL = pre_BF[:, :self.m_top], pre_BF[:, self.m_top:].unflatten(1, (self.m_top, -1))
+        pre_BP, pre_BPL = pre_BF[:, : self.m_top], pre_BF[:, self.m_top :].unflatten(1, (self.m_top, -1))
         z_BK, parent_BK = pre_BP.topk(self.topk_parent, dim=1)
         c_BPT, child_BPT = pre_BPL.topk(self.topk_child, dim=2)
         index_BPT = self.m_top + child_BPT + torch.arange(self.m_top, device=x_BD.device)[:, None] * pre_BPL.shape[2]
         of_parents = lambda t: t.gather(1, parent_BK[..., None].expand(-1, -1, self.topk_child))
         c_BKT = of_parents(c_BPT).relu() * (z_BK > 0)[..., None]
-        return SparseCodes(torch.cat([parent_BK, of_parents(index_BPT).flatten(1)], 1), torch.cat([z_BK.relu(), c_BKT.flatten(1)], 1))
+        return SparseCodes(
+            torch.cat([parent_BK, of_parents(index_BPT).flatten(1)], 1), torch.cat([z_BK.relu(), c_BKT.flatten(1)], 1)
+        )
 
     def forward(self, x_BD: Tensor) -> SAEOutput:
         "Reconstruct a batch."
@@ -268,7 +309,12 @@ def parents_only(self: HierarchicalSAE) -> FlatSAE:
     "The top level by itself: an ordinary TopK autoencoder."
     flat = FlatSAE(self.d, self.m_top, self.topk_parent, tied=self.tied_parent, dead_after=self.dead_after)
     with torch.no_grad():
-        for to, of in ((flat.enc_FD, self.parent_enc_PD), (flat.dec_FD, self.parent_dec_PD), (flat.enc_bias_F, self.parent_bias_P), (flat.dec_bias_D, self.dec_bias_D)):
+        for to, of in (
+            (flat.enc_FD, self.parent_enc_PD),
+            (flat.dec_FD, self.parent_dec_PD),
+            (flat.enc_bias_F, self.parent_bias_P),
+            (flat.dec_bias_D, self.dec_bias_D),
+        ):
             to.copy_(of)
     return flat
 
@@ -308,5 +354,7 @@ def load_sae(
     missing, unknown = sae.load_state_dict(load_file(path.with_name("model.safetensors")), strict=False)
     missing = sorted(set(missing) - _tied(sae))
     if missing or unknown:
-        raise ValueError(f"model.safetensors in '{folder}' lacks {missing} and holds unknown {unknown}: was it written by another version?")
+        raise ValueError(
+            f"model.safetensors in '{folder}' lacks {missing} and holds unknown {unknown}: was it written by another version?"
+        )
     return sae.eval()

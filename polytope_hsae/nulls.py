@@ -41,11 +41,11 @@ def relabelled(
     "Permutation that exchanges whole lemma groups of equally many forms among the concepts' words; other tokens stay."
     lemma, member = lemma_V.numpy(), member_V.numpy()
     tokens = np.flatnonzero(member & (lemma >= 0))
-    tokens = tokens[np.argsort(lemma[tokens], kind="stable")]        # forms of a lemma side by side, in token order
+    tokens = tokens[np.argsort(lemma[tokens], kind="stable")]  # forms of a lemma side by side, in token order
     _, start, size = np.unique(lemma[tokens], return_index=True, return_counts=True)
     perm = np.arange(lemma.size)
     for n_forms in np.unique(size):
-        rows = tokens[start[size == n_forms][:, None] + np.arange(n_forms)]   # one row of forms per lemma
+        rows = tokens[start[size == n_forms][:, None] + np.arange(n_forms)]  # one row of forms per lemma
         perm[rows] = rng.permutation(rows, axis=0)
     return torch.from_numpy(perm)
 

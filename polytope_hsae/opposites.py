@@ -29,8 +29,15 @@ def antonym_pairs(
     first: dict[str, int] = {}
     for token, word in enumerate(word_V):
         first.setdefault(word, token)
-    pairs = {tuple(sorted((first[word], first[other.name()]))) for word in first if word.islower()
-             for lemma in wordnet.lemmas(word) if lemma.name() == word for other in lemma.antonyms() if other.name() in first}
+    pairs = {
+        tuple(sorted((first[word], first[other.name()])))
+        for word in first
+        if word.islower()
+        for lemma in wordnet.lemmas(word)
+        if lemma.name() == word
+        for other in lemma.antonyms()
+        if other.name() in first
+    }
     return torch.tensor(sorted(p for p in pairs if p[0] != p[1]), dtype=torch.long).reshape(-1, 2)
 
 # %% ../nbs/06g_opposites.ipynb #c008
@@ -71,9 +78,20 @@ def antonym_result(
     value, gain_P = float(np.median(cos_P)), null_NP.mean(0) - cos_P
     null = null_summary(value, np.median(null_NP, 1), "less")
     low, high = interval(weighted_medians(cos_P, weights))
-    return Result(name="opposites.antonym_cosine", group=group, value=value, low=low, high=high, unit="cos", n=len(cos_P), n_unit="antonym pairs",
-                  nulls={"matched": null}, effect_size=paired_effect(gain_P), verdict=larger_verdict(null.p, *interval(weighted_medians(gain_P, weights))),
-                  note="claim: antonyms are more opposed than other words of their frequency")
+    return Result(
+        name="opposites.antonym_cosine",
+        group=group,
+        value=value,
+        low=low,
+        high=high,
+        unit="cos",
+        n=len(cos_P),
+        n_unit="antonym pairs",
+        nulls={"matched": null},
+        effect_size=paired_effect(gain_P),
+        verdict=larger_verdict(null.p, *interval(weighted_medians(gain_P, weights))),
+        note="claim: antonyms are more opposed than other words of their frequency",
+    )
 
 # %% ../nbs/06g_opposites.ipynb #c012
 def emotion_words(
@@ -100,7 +118,9 @@ def opposed_class_result(
     "Cosine of two opposed classes minus the mean of all other pairs, beside the same with words dealt anew. Raises ValueError on small classes."
     small = {name: len(t) for name, t in classes.items() if len(t) < 5}
     if small:
-        raise ValueError(f"classes {small} have fewer than 5 single-token words in this vocabulary; choose a model with a larger one")
+        raise ValueError(
+            f"classes {small} have fewer than 5 single-token words in this vocabulary; choose a model with a larger one"
+        )
     sizes, words = [len(t) for t in classes.values()], torch.cat(list(classes.values()))
     names = list(classes)
     i, j = (names.index(name) for name in opposed)
@@ -113,7 +133,23 @@ def opposed_class_result(
 
     real_KK = matrix(words)
     gap = lambda cos_KK: float(cos_KK[i, j] - cos_KK[others].mean())
-    null = null_summary(gap(real_KK), np.array([gap(matrix(words[torch.from_numpy(rng.permutation(len(words)))])) for _ in range(n_draws)]), "less")
+    null = null_summary(
+        gap(real_KK),
+        np.array([gap(matrix(words[torch.from_numpy(rng.permutation(len(words)))])) for _ in range(n_draws)]),
+        "less",
+    )
     verdict = "holds" if null.p <= 0.05 else "fails" if gap(real_KK) >= null.value else "cannot tell"
-    return Result(name=f"opposites.{opposed[0]}_{opposed[1]}", group=group, value=gap(real_KK), unit="cos", n=len(words), n_unit="words", nulls={"dealt anew": null},
-                  verdict=verdict, note=f"cos({opposed[0]}, {opposed[1]}) = {real_KK[i, j]:.3f}, other pairs {real_KK[others].mean():.3f} on average"), real_KK
+    return (
+        Result(
+            name=f"opposites.{opposed[0]}_{opposed[1]}",
+            group=group,
+            value=gap(real_KK),
+            unit="cos",
+            n=len(words),
+            n_unit="words",
+            nulls={"dealt anew": null},
+            verdict=verdict,
+            note=f"cos({opposed[0]}, {opposed[1]}) = {real_KK[i, j]:.3f}, other pairs {real_KK[others].mean():.3f} on average",
+        ),
+        real_KK,
+    )

@@ -21,6 +21,7 @@ from .results import Result, load_results, write_phase
 # %% ../nbs/12a_phase.ipynb #c006
 class Phase(NamedTuple):
     "One phase of the study."
+
     number: int  # 1 … 4
     title: str  # as in its notebook's name
     sections: tuple[str, ...]  # parts of the configuration it is the first to read
@@ -35,8 +36,22 @@ class Phase(NamedTuple):
 PHASES = {
     p.number: p
     for p in (
-        Phase(1, "teacher_extraction", ("run.seed", "model", "data", "concepts", "geometry", "teacher", "eval.validation", "eval.n_bootstrap", "eval.targets"),
-              ("concepts.json", "teacher.safetensors", "teacher.json", "activations/index.json")),
+        Phase(
+            1,
+            "teacher_extraction",
+            (
+                "run.seed",
+                "model",
+                "data",
+                "concepts",
+                "geometry",
+                "teacher",
+                "eval.validation",
+                "eval.n_bootstrap",
+                "eval.targets",
+            ),
+            ("concepts.json", "teacher.safetensors", "teacher.json", "activations/index.json"),
+        ),
         Phase(2, "baseline_hsae", ("hsae", "training", "eval.seeds", "eval.metrics"), ()),
         Phase(3, "teacher_hsae", ("ablate",), ()),
         Phase(4, "evaluation", ("eval",), ()),
@@ -56,7 +71,9 @@ def notebook_of(
     "A phase's notebook. Raises UserError when it is missing."
     path = folder / f"{PHASES[phase].folder}.ipynb"
     if not path.is_file():
-        raise UserError(f"the notebook of phase {phase} is missing at {path}; run from a checkout of the repository that has nbs/experiments")
+        raise UserError(
+            f"the notebook of phase {phase} is missing at {path}; run from a checkout of the repository that has nbs/experiments"
+        )
     return path
 
 
@@ -85,6 +102,7 @@ def peak_mib() -> float:
 # %% ../nbs/12a_phase.ipynb #c014
 class PhaseContext(NamedTuple):
     "Everything a phase notebook is told."
+
     cfg: Config  # the configuration
     phase: Phase  # which phase this is
     run_dir: Path  # the run's folder
@@ -120,7 +138,9 @@ class PhaseContext(NamedTuple):
         "Write the phase's section of results.json and tell what it cost."
         seconds, mib = self.seconds, peak_mib()
         write_phase(self.run_dir, self.phase.number, results, seconds, mib, facts)
-        return f"Phase {self.phase.number} ({self.phase.title.replace('_', ' ')}) took {seconds:,.0f} s, peak memory {mib:,.0f} MiB."
+        return (
+            f"Phase {self.phase.number} ({self.phase.title.replace('_', ' ')}) took {seconds:,.0f} s, peak memory {mib:,.0f} MiB."
+        )
 
 # %% ../nbs/12a_phase.ipynb #c015
 def require_phases(
@@ -134,7 +154,9 @@ def require_phases(
         if p not in done:
             missing = [f"section {p} of results.json", *missing]
         if missing:
-            raise UserError(f"phase {phase} needs phase {p} first: {run_dir / missing[0] if p in done else missing[0] + ' in ' + str(run_dir)} is missing; run: polytope-hsae run --phase {p} with the same configuration")
+            raise UserError(
+                f"phase {phase} needs phase {p} first: {run_dir / missing[0] if p in done else missing[0] + ' in ' + str(run_dir)} is missing; run: polytope-hsae run --phase {p} with the same configuration"
+            )
 
 
 def _require_same_settings(cfg: Config, run_dir: Path, phase: int) -> None:
@@ -145,7 +167,9 @@ def _require_same_settings(cfg: Config, run_dir: Path, phase: int) -> None:
     earlier = load_config(saved)
     for name in (s for p in range(1, phase) for s in PHASES[p].sections):
         if config_hash(earlier, name) != config_hash(cfg, name):
-            raise UserError(f"{run_dir} holds phases run with another '{name}' section; run the earlier phases again with this configuration, or choose another folder with --set logging.save_dir=…")
+            raise UserError(
+                f"{run_dir} holds phases run with another '{name}' section; run the earlier phases again with this configuration, or choose another folder with --set logging.save_dir=…"
+            )
 
 # %% ../nbs/12a_phase.ipynb #c016
 def open_phase(

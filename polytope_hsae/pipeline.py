@@ -17,7 +17,17 @@ from torch import Tensor
 from . import nulls
 from .activations import capture
 from .assets import LoadedModel, Unembedding, iter_texts, load_model, load_wordnet, resolve_device, unembedding
-from .concepts import ConceptSet, Labels, Selection, build_concepts, label_tokens, load_concepts, save_concepts, select_parents, split_lemmas
+from polytope_hsae.concepts import (
+    ConceptSet,
+    Labels,
+    Selection,
+    build_concepts,
+    label_tokens,
+    load_concepts,
+    save_concepts,
+    select_parents,
+    split_lemmas,
+)
 from .config import Config, UserError, config_hash
 from .corpus import opening_tokens, pack, plan_corpus, read_documents
 from .estimators import activation_lda, concept_vectors
@@ -33,6 +43,7 @@ from .validation import DRAWS, Validation, null_rows, validate_geometry
 # %% ../nbs/11a_pipeline.ipynb #c006
 class Setup(NamedTuple):
     "What all phases share."
+
     loaded: LoadedModel  # language model and tokenizer
     head: Unembedding  # how final residuals become logits
     geometry: CausalGeometry  # the two dual spaces
@@ -68,16 +79,29 @@ def prepare(
     build: bool = False,  # build the concepts (phase 1) instead of reading them
 ) -> Setup:
     "Load the model, measure its geometry, build or read the concepts, fix the sides. Raises UserError when something is missing."
-    loaded = load_model(cfg.model.name, getattr(torch, cfg.model.dtype), resolve_device(cfg.model.device), cfg.model.revision, cfg.model.trust_remote_code)
+    loaded = load_model(
+        cfg.model.name,
+        getattr(torch, cfg.model.dtype),
+        resolve_device(cfg.model.device),
+        cfg.model.revision,
+        cfg.model.trust_remote_code,
+    )
     head = unembedding(loaded.model, loaded.tokenizer)
     geometry = causal_geometry(head.weight_VD, cfg.geometry.shrinkage, cfg.geometry.eigen_floor, cfg.geometry.whitening)
     path = run_dir / "concepts.json"
     if build:
-        save_concepts(build_concepts(load_wordnet(cfg.concepts.wordnet), loaded.tokenizer, cfg.concepts.pos[0], cfg.geometry.min_vocab_count), path)
+        save_concepts(
+            build_concepts(
+                load_wordnet(cfg.concepts.wordnet), loaded.tokenizer, cfg.concepts.pos[0], cfg.geometry.min_vocab_count
+            ),
+            path,
+        )
     concepts = load_concepts(path)
     selection = select_parents(concepts, cfg.concepts.parents, cfg.concepts.max_children)
     split_V = split_lemmas(concepts, tuple(cfg.concepts.split), cfg.run.seed)
-    return Setup(loaded, head, geometry, geometry.tokens(head.weight_VD), concepts, selection, split_V, label_tokens(concepts, selection))
+    return Setup(
+        loaded, head, geometry, geometry.tokens(head.weight_VD), concepts, selection, split_V, label_tokens(concepts, selection)
+    )
 
 # %% ../nbs/11a_pipeline.ipynb #c008
 POOLS = {"train": 0, "validation": 1, "test": 2}
@@ -93,7 +117,13 @@ def held_out(
     next_N = columns["next_token"].long()
     own_N = setup.split_V[next_N] == POOLS[pool]
     label = lambda owner_V: torch.where(own_N, owner_V[next_N], -1)
-    parts = (columns["resid"].float(), next_N, columns["labelled"] == 0, label(setup.labels.parent_V), label(setup.labels.child_V))
+    parts = (
+        columns["resid"].float(),
+        next_N,
+        columns["labelled"] == 0,
+        label(setup.labels.parent_V),
+        label(setup.labels.child_V),
+    )
     for batch in zip(*(p.split(batch_size) for p in parts)):
         yield Contexts(*batch)
 
@@ -112,7 +142,9 @@ def _context_vectors(cfg: Config, setup: Setup, columns: dict[str, Tensor] | Non
     masks = [parent_N == p for p in range(len(setup.parents))] + [child_N == c for c in range(len(setup.children))]
     few = [i for i, m in enumerate(masks) if m.sum() < 2]
     if few:
-        raise UserError(f"{len(few)} concepts have fewer than 2 labelled training contexts; raise data.token_budget or set teacher.estimator to tokens")
+        raise UserError(
+            f"{len(few)} concepts have fewer than 2 labelled training contexts; raise data.token_budget or set teacher.estimator to tokens"
+        )
     return torch.stack([activation_lda(context_ND[m], context_ND[~m], cfg.geometry.lda_shrinkage) for m in masks])
 
 # %% ../nbs/11a_pipeline.ipynb #c012
@@ -134,8 +166,17 @@ def make_teacher(
     n_parents = len(setup.selection.parents)
     spelled = {name: [setup.concepts.word_V[t] for t in w.tolist()] for name, w in zip(names, words)}
     kind = cfg.teacher.estimator if rng is None else f"{cfg.teacher.estimator}, words permuted"
-    return Teacher(names[:n_parents], names[n_parents:], setup.parent_of_child_C, vectors[:n_parents], vectors[n_parents:], spelled, kind, "causal",
-                   config_hash(cfg, "model", "concepts", "geometry", "teacher", "run.seed"))
+    return Teacher(
+        names[:n_parents],
+        names[n_parents:],
+        setup.parent_of_child_C,
+        vectors[:n_parents],
+        vectors[n_parents:],
+        spelled,
+        kind,
+        "causal",
+        config_hash(cfg, "model", "concepts", "geometry", "teacher", "run.seed"),
+    )
 
 # %% ../nbs/11a_pipeline.ipynb #c015
 def store_teacher(cfg: Config, setup: Setup, run_dir: Path, store: ActivationStore | None = None) -> Teacher:
@@ -148,6 +189,7 @@ def store_teacher(cfg: Config, setup: Setup, run_dir: Path, store: ActivationSto
 # %% ../nbs/11a_pipeline.ipynb #c017
 class Geometry(NamedTuple):
     "Outcome of phase 1's tests."
+
     validation: Validation  # statistics beside their nulls
     results: list[Result]  # all of them, interventions included
 
@@ -166,7 +208,14 @@ def examine_geometry(
     validation = validate_geometry(setup.g_VD, study, estimator, rng, draws, cfg.eval.n_bootstrap, n_parents=n)
     rows_RD = setup.g_VD[study.used_R]
     unrelated = [study_vectors(null_rows("shuffled", setup.g_VD, study, rng), study, estimator).lemma_SD for _ in range(5)]
-    table = dose_response(setup.geometry.contexts(context_BD), rows_RD, validation.plan, validation.vectors.lemma_SD, torch.stack(unrelated), cfg.eval.steering_magnitudes)
+    table = dose_response(
+        setup.geometry.contexts(context_BD),
+        rows_RD,
+        validation.plan,
+        validation.vectors.lemma_SD,
+        torch.stack(unrelated),
+        cfg.eval.steering_magnitudes,
+    )
     return Geometry(validation, [*validation.results, *ratio_invariance_results(table, study, rng, cfg.eval.n_bootstrap)])
 
 # %% ../nbs/11a_pipeline.ipynb #c019
@@ -177,10 +226,27 @@ def activation_store(cfg: Config, setup: Setup, folder: Path) -> ActivationStore
     if is_complete(folder, facts):
         return ActivationStore(folder)
     tokenizer = setup.loaded.tokenizer
-    documents = read_documents(iter_texts(cfg.data.source, load_wordnet(cfg.concepts.wordnet)), tokenizer, max(4 * cfg.data.token_budget, 2_000_000))
+    documents = read_documents(
+        iter_texts(cfg.data.source, load_wordnet(cfg.concepts.wordnet)), tokenizer, max(4 * cfg.data.token_budget, 2_000_000)
+    )
     plan = plan_corpus(documents, setup.labels, setup.split_V, cfg.data.token_budget, cfg.concepts.split, cfg.run.seed)
-    packed = pack(documents, plan, cfg.data.window_length, tokenizer("\n\n", add_special_tokens=False)["input_ids"], opening_tokens(tokenizer))
-    return capture(setup.loaded, packed, folder, facts, cfg.data.capture_batch, cfg.data.shard_size_tokens, cfg.data.store_dtype, cfg.data.outlier_norm)
+    packed = pack(
+        documents,
+        plan,
+        cfg.data.window_length,
+        tokenizer("\n\n", add_special_tokens=False)["input_ids"],
+        opening_tokens(tokenizer),
+    )
+    return capture(
+        setup.loaded,
+        packed,
+        folder,
+        facts,
+        cfg.data.capture_batch,
+        cfg.data.shard_size_tokens,
+        cfg.data.store_dtype,
+        cfg.data.outlier_norm,
+    )
 
 # %% ../nbs/11a_pipeline.ipynb #c020
 def some_contexts(

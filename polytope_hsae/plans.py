@@ -14,6 +14,7 @@ from typing import NamedTuple
 # %% ../nbs/08c_plans.ipynb #c006
 class Stage(NamedTuple):
     "One stretch of training with constant rules."
+
     name: str  # `A`, `B`, `baseline`, …
     steps: int  # optimizer steps
     lr: float = 3e-4  # peak learning rate of everything that is not a decoder
@@ -62,6 +63,7 @@ def stage_at(
 @dataclass(frozen=True)
 class TrainOptions:
     "How a run is optimised, watched and kept. Shared by all SAEs of the run."
+
     lr_warmup: int = 1_000  # steps of linear rise of the learning rate
     lr_floor: float = 0.1  # learning rate at the last step, share of the peak
     l1_warmup: int = 2_000  # steps of linear rise of the L1 weights

@@ -17,6 +17,7 @@ from torch import LongTensor, Tensor
 # %% ../nbs/05b_polytopes.ipynb #c006
 class HullProjection(NamedTuple):
     "Nearest points of a hull."
+
     distance_N: Tensor  # ‖x − nearest point‖; 0 inside
     weight_NK: Tensor  # convex weights of the nearest point
 
@@ -30,7 +31,9 @@ def hull_projection(
     Raises ValueError on an empty or non-finite hull. Cost: d·k² once, d·k per point, and one k×k non-negative least squares per point.
     """
     if not len(vertices_KD) or not (vertices_KD.isfinite().all() and x_ND.isfinite().all()):
-        raise ValueError(f"a hull of {len(vertices_KD)} vertices with finite coordinates is needed, and finite points: check the concept vectors")
+        raise ValueError(
+            f"a hull of {len(vertices_KD)} vertices with finite coordinates is needed, and finite points: check the concept vectors"
+        )
     centre_D = vertices_KD.double().mean(0)
     edges_KD, rel_ND = vertices_KD.double() - centre_D, x_ND.double() - centre_D
     basis_DK = torch.linalg.qr(edges_KD.T).Q
@@ -57,6 +60,7 @@ def in_hull(
 # %% ../nbs/05b_polytopes.ipynb #c013
 class SimplexQuality(NamedTuple):
     "How far k vertices are from a regular simplex."
+
     edge_cv: float  # standard deviation ÷ mean of edge lengths, 0 if regular
     gram_error: float  # relative Frobenius distance of the centred Gram matrix, 0 if regular
     dimension: float  # participation ratio of the centred Gram's eigenvalues, k−1 if regular, 1 on a line
@@ -69,7 +73,9 @@ def simplex_quality(
     "Compare vertices with a regular simplex of the same number. Raises ValueError below three vertices or when all coincide. Cost: k²d."
     K = len(vertices_KD)
     if K < 3:
-        raise ValueError(f"{K} vertices always form a regular simplex: a parent needs at least 3 children for this to say anything")
+        raise ValueError(
+            f"{K} vertices always form a regular simplex: a parent needs at least 3 children for this to say anything"
+        )
     v_KD = vertices_KD.double() - vertices_KD.double().mean(0)
     gram_KK = v_KD @ v_KD.T
     if gram_KK.trace() <= 0:
@@ -99,6 +105,7 @@ def vertex_accuracy(
 # %% ../nbs/05b_polytopes.ipynb #c020
 class FanCells(NamedTuple):
     "Which cone of a normal fan each point lies in, and how deep."
+
     cell_N: LongTensor  # the winning vertex
     depth_N: Tensor  # distance to the nearest wall of its cone
 

@@ -22,6 +22,7 @@ from tqdm.auto import tqdm
 # %% ../nbs/09d_probing.ipynb #c006
 class Labelled(NamedTuple):
     "Contexts with their codes and labels."
+
     x_ND: Tensor  # what the autoencoder was given
     codes: NamedTuple  # SparseCodes of these contexts: index_BK, value_BK
     label_N: Tensor  # concept of the next word, −1 none
@@ -35,7 +36,10 @@ def activation_matrix(
     N, K = codes.index_BK.shape
     on_NK = (codes.value_BK != 0).cpu().numpy()
     rows = np.repeat(np.arange(N), K).reshape(N, K)
-    return sparse.csr_matrix((codes.value_BK.detach().cpu().double().numpy()[on_NK], (rows[on_NK], codes.index_BK.cpu().numpy()[on_NK])), shape=(N, n_latents))
+    return sparse.csr_matrix(
+        (codes.value_BK.detach().cpu().double().numpy()[on_NK], (rows[on_NK], codes.index_BK.cpu().numpy()[on_NK])),
+        shape=(N, n_latents),
+    )
 
 
 def top_level(
@@ -63,6 +67,7 @@ def _reader(x, positive_N: np.ndarray) -> LogisticRegression:
 
 class ProbeScore(NamedTuple):
     "How well a label is read on held-out contexts."
+
     auc: float  # area under the ROC curve, 0.5 is chance
     balanced_accuracy: float  # mean of the two classes' accuracies, 0.5 is chance
     f1: float  # of the positive class
@@ -71,8 +76,11 @@ class ProbeScore(NamedTuple):
 def _score(reader: LogisticRegression, x, positive_N: np.ndarray) -> ProbeScore:
     "Scores of a fitted reader"
     guess_N = reader.predict(x)
-    return ProbeScore(float(roc_auc_score(positive_N, reader.decision_function(x))), float(balanced_accuracy_score(positive_N, guess_N)),
-                      float(f1_score(positive_N, guess_N)))
+    return ProbeScore(
+        float(roc_auc_score(positive_N, reader.decision_function(x))),
+        float(balanced_accuracy_score(positive_N, guess_N)),
+        float(f1_score(positive_N, guess_N)),
+    )
 
 # %% ../nbs/09d_probing.ipynb #c010
 def sparse_probing(
@@ -105,6 +113,7 @@ def sparse_probing(
 # %% ../nbs/09d_probing.ipynb #c016
 class Absorption(NamedTuple):
     "Absorption per context."
+
     fraction_N: Tensor  # share of the label's direction carried by latents that are not its own, 0 … 1
     full_N: Tensor  # bool: its own latents are silent and a single other one stands in
 
@@ -119,20 +128,22 @@ def absorption(
     "Absorption by SAEBench's calculator, slot by slot on sparse codes. Raises ValueError unless decoder rows have unit norm."
     norm_L = W_dec_LD.norm(dim=1)
     if (norm_L - 1).abs().max() > 1e-3:
-        raise ValueError(f"decoder rows have norms from {norm_L.min():.3g} to {norm_L.max():.3g}; absorption needs unit rows, fold the norms into the codes")
+        raise ValueError(
+            f"decoder rows have norms from {norm_L.min():.3g} to {norm_L.max():.3g}; absorption needs unit rows, fold the norms into the codes"
+        )
     probe_D = (probe_D / probe_D.norm()).to(W_dec_LD)
     total_N, cos_NK = x_ND.to(W_dec_LD) @ probe_D, (W_dec_LD @ probe_D)[codes.index_BK]
     part_NK, main_NK = codes.value_BK * cos_NK, torch.isin(codes.index_BK, main_M)
-    other_NK = torch.where(~main_NK & (cos_NK >= .1), part_NK, 0).clamp(min=0)
+    other_NK = torch.where(~main_NK & (cos_NK >= 0.1), part_NK, 0).clamp(min=0)
     stand_in_N = other_NK.topk(min(3, other_NK.shape[1]), dim=1).values.sum(1)
     own_N = (part_NK * main_NK).sum(1)
     absorbed_N = torch.minimum(stand_in_N, total_N - own_N)
     fraction_N = torch.where(own_N <= 0, 1.0, absorbed_N / (absorbed_N + own_N)).clamp(0, 1)
-    fraction_N = torch.where((own_N >= total_N) | (stand_in_N / total_N < .4), 0.0, fraction_N)
+    fraction_N = torch.where((own_N >= total_N) | (stand_in_N / total_N < 0.4), 0.0, fraction_N)
     top_N, slot_N = part_NK.max(1)
-    aligned_N = cos_NK.gather(1, slot_N[:, None])[:, 0] >= .025
+    aligned_N = cos_NK.gather(1, slot_N[:, None])[:, 0] >= 0.025
     silent_N = ((codes.value_BK.abs() * main_NK) < 1e-8).all(1)
-    return Absorption(fraction_N, silent_N & aligned_N & (total_N > 0) & (top_N >= .4 * total_N))
+    return Absorption(fraction_N, silent_N & aligned_N & (total_N > 0) & (top_N >= 0.4 * total_N))
 
 # %% ../nbs/09d_probing.ipynb #c022
 def main_latents(
@@ -148,7 +159,7 @@ def main_latents(
         x = acts_NL[:, order[:k]].toarray()
         f1 = f1_score(positive_N, _reader(x, positive_N).predict(x))
         if f1 - best < gain:
-            return order[:k - 1]
+            return order[: k - 1]
         best = f1
     return order
 

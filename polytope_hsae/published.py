@@ -19,13 +19,21 @@ from .validation import measure, offset_cosine
 
 # %% ../nbs/06f_published.ipynb #c006
 PUBLISHED = pd.DataFrame(
-    {("Gemma-2B nouns", "real"): [0.83, None, -0.01, -0.037, None], ("Gemma-2B nouns", "shuffled"): [0.0, None, -0.006, -0.144, None],
-     ("Gemma-2B nouns", "random parent"): [None, None, -0.67, -0.68, None],
-     ("Llama-3-8B nouns", "real"): [0.75, None, -0.008, -0.039, None], ("Llama-3-8B nouns", "shuffled"): [0.0, None, -0.004, -0.143, None],
-     ("Llama-3-8B nouns", "random parent"): [None, None, -0.65, -0.69, None],
-     ("SmolLM2-135M nouns", "real"): [0.81, 0.57, -0.022, -0.048, -0.25], ("SmolLM2-135M nouns", "shuffled"): [-0.01, None, 0.0, -0.134, -0.44],
-     ("SmolLM2-135M nouns", "gaussian"): [0.005, None, -0.003, -0.137, -0.43], ("SmolLM2-135M nouns", "random parent"): [None, None, -0.67, None, None]},
-    index=["held_out_form", "held_out_lemma", "cos_whole", "cos_split", "cos_apart"], dtype=float)
+    {
+        ("Gemma-2B nouns", "real"): [0.83, None, -0.01, -0.037, None],
+        ("Gemma-2B nouns", "shuffled"): [0.0, None, -0.006, -0.144, None],
+        ("Gemma-2B nouns", "random parent"): [None, None, -0.67, -0.68, None],
+        ("Llama-3-8B nouns", "real"): [0.75, None, -0.008, -0.039, None],
+        ("Llama-3-8B nouns", "shuffled"): [0.0, None, -0.004, -0.143, None],
+        ("Llama-3-8B nouns", "random parent"): [None, None, -0.65, -0.69, None],
+        ("SmolLM2-135M nouns", "real"): [0.81, 0.57, -0.022, -0.048, -0.25],
+        ("SmolLM2-135M nouns", "shuffled"): [-0.01, None, 0.0, -0.134, -0.44],
+        ("SmolLM2-135M nouns", "gaussian"): [0.005, None, -0.003, -0.137, -0.43],
+        ("SmolLM2-135M nouns", "random parent"): [None, None, -0.67, None, None],
+    },
+    index=["held_out_form", "held_out_lemma", "cos_whole", "cos_split", "cos_apart"],
+    dtype=float,
+)
 
 # %% ../nbs/06f_published.ipynb #c008
 def like_published(
@@ -45,15 +53,31 @@ def like_published(
     vectors = study_vectors(rows_RD, study, estimator)
     random_E = torch.from_numpy(rng.integers(len(study.token_sets), size=(20, len(study.edges_E2))))
     child_E = study.edges_E2[:, 1]
-    at_random = {name: torch.cat([offset_cosine(v[p], v[child_E])[p != child_E] for p in random_E]).numpy()
-                 for name, v in (("cos_whole", vectors.whole_SD), ("cos_split", vectors.form_SD))}
-    drawn = {"shuffled": lambda: g_VD[shuffled(len(g_VD), rng)[study.used_R]], "gaussian": lambda: gaussian(len(rows_RD), g_VD.shape[1], rng)}
+    at_random = {
+        name: torch.cat([offset_cosine(v[p], v[child_E])[p != child_E] for p in random_E]).numpy()
+        for name, v in (("cos_whole", vectors.whole_SD), ("cos_split", vectors.form_SD))
+    }
+    drawn = {
+        "shuffled": lambda: g_VD[shuffled(len(g_VD), rng)[study.used_R]],
+        "gaussian": lambda: gaussian(len(rows_RD), g_VD.shape[1], rng),
+    }
     conditions = {"real": [statistics(rows_RD, vectors)], "random parent": [at_random]}
     for null, rows in drawn.items():
-        conditions[null] = [statistics(fake := rows(), study_vectors(fake, study, estimator)) for _ in tqdm(range(n_draws), desc=f"published controls: {null}", unit="draw")]
-    cell = lambda found, name: np.nanquantile(np.concatenate([f[name] for f in found]), [0.25, 0.5, 0.75]) if name in found[0] else [np.nan] * 3
-    return pd.DataFrame({(condition, q): [cell(found, name)[i] for name in PUBLISHED.index] for condition, found in conditions.items()
-                         for i, q in enumerate(("q25", "median", "q75"))}, index=PUBLISHED.index)
+        conditions[null] = [
+            statistics(fake := rows(), study_vectors(fake, study, estimator))
+            for _ in tqdm(range(n_draws), desc=f"published controls: {null}", unit="draw")
+        ]
+    cell = lambda found, name: (
+        np.nanquantile(np.concatenate([f[name] for f in found]), [0.25, 0.5, 0.75]) if name in found[0] else [np.nan] * 3
+    )
+    return pd.DataFrame(
+        {
+            (condition, q): [cell(found, name)[i] for name in PUBLISHED.index]
+            for condition, found in conditions.items()
+            for i, q in enumerate(("q25", "median", "q75"))
+        },
+        index=PUBLISHED.index,
+    )
 
 # %% ../nbs/06f_published.ipynb #c012
 def contrast_shift(

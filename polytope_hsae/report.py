@@ -50,12 +50,16 @@ def count_text(r: Result) -> str:
 
 def null_text(nulls: dict[str, Null]) -> str:
     "Each null's value, range and p-value; a dash when the figure has none"
-    told = [f"{name} {_number(n.value)}{_spread(n.low, n.high)}{f', p={n.p:.2g}' if n.p is not None else ''}" for name, n in nulls.items()]
+    told = [
+        f"{name} {_number(n.value)}{_spread(n.low, n.high)}{f', p={n.p:.2g}' if n.p is not None else ''}"
+        for name, n in nulls.items()
+    ]
     return "; ".join(told) or "–"
 
 # %% ../nbs/12b_report.ipynb #c009
 class Row(NamedTuple):
     "One figure as the tables show it."
+
     phase: str
     figure: str  # name, and the group when it is not the real data
     target: str
@@ -74,7 +78,9 @@ def _row(phase: int, r: Result) -> Row:
 
 def verdict_rows(run: RunResults) -> list[Row]:
     "Every figure with a target or a verdict, targets first; the paired gains behind a verdict stay in the full table"
-    found = [(p, r) for p, phase in run.phases.items() for r in phase.results if (r.target or r.verdict) and ".gain." not in r.name]
+    found = [
+        (p, r) for p, phase in run.phases.items() for r in phase.results if (r.target or r.verdict) and ".gain." not in r.name
+    ]
     return [_row(p, r) for p, r in sorted(found, key=lambda pr: pr[1].target is None)]
 
 
@@ -83,12 +89,21 @@ def all_rows(run: RunResults) -> list[Row]:
     return [_row(p, r) for p, phase in run.phases.items() for r in phase.results]
 
 # %% ../nbs/12b_report.ipynb #c012
-COLOURS = {"holds": "green", "met": "green", "fails": "red", "not met": "red", "cannot tell": "yellow", "not discriminating": "yellow"}
+COLOURS = {
+    "holds": "green",
+    "met": "green",
+    "fails": "red",
+    "not met": "red",
+    "cannot tell": "yellow",
+    "not discriminating": "yellow",
+}
 
 
 def verdict_table(run: RunResults) -> Table:  # for rich's Console.print
     "The verdict table for a terminal."
-    table = Table("phase", "figure", "target", "measured [95 % interval]", "n", "nulls", "verdict", title="Verdicts", show_lines=False)
+    table = Table(
+        "phase", "figure", "target", "measured [95 % interval]", "n", "nulls", "verdict", title="Verdicts", show_lines=False
+    )
     for row in verdict_rows(run):
         style = COLOURS.get(row.verdict, "")
         table.add_row(*row[:6], f"[{style}]{row.verdict}[/]" if style else row.verdict)
@@ -138,7 +153,11 @@ def _for_reading(nb: nbformat.NotebookNode) -> nbformat.NotebookNode:
     nb = copy.deepcopy(nb)
     for cell in nb.cells:
         if cell.cell_type == "code":
-            cell.outputs = [o for o in cell.outputs if o.get("name") != "stderr" and "application/vnd.jupyter.widget-view+json" not in o.get("data", {})]
+            cell.outputs = [
+                o
+                for o in cell.outputs
+                if o.get("name") != "stderr" and "application/vnd.jupyter.widget-view+json" not in o.get("data", {})
+            ]
     nb.metadata.pop("widgets", None)
     return nb
 
@@ -148,7 +167,9 @@ def fragment(
     code: bool,  # show the code cells as well
 ) -> str:  # HTML without head, scripts or anything loaded from elsewhere
     "A notebook's prose, tables and figures as HTML."
-    exporter = _OfflineExporter(template_name="basic", exclude_input=not code, exclude_input_prompt=True, exclude_output_prompt=True)
+    exporter = _OfflineExporter(
+        template_name="basic", exclude_input=not code, exclude_input_prompt=True, exclude_output_prompt=True
+    )
     body, _ = exporter.from_notebook_node(_for_reading(nb))
     return re.sub(r"<script\b.*?</script>", "", body, flags=re.S | re.I)
 
@@ -184,12 +205,18 @@ def _html_table(
     rows: Sequence[Sequence[Any]],  # one sequence of cells per row
 ) -> str:
     "An HTML table; a cell that is a verdict gets its colour."
+
     def td(x: Any) -> str:
         css = f' class="v-{str(x).replace(" ", "-")}"' if str(x) in COLOURS else ""
         return f"<td{css}>{html.escape(str(x))}</td>"
+
     body = "".join("<tr>" + "".join(td(x) for x in row) + "</tr>" for row in rows)
     empty = f"<tr><td colspan={len(head)}>nothing yet</td></tr>"
-    return "<table><thead><tr>" + "".join(f"<th>{html.escape(h)}</th>" for h in head) + f"</tr></thead><tbody>{body or empty}</tbody></table>"
+    return (
+        "<table><thead><tr>"
+        + "".join(f"<th>{html.escape(h)}</th>" for h in head)
+        + f"</tr></thead><tbody>{body or empty}</tbody></table>"
+    )
 
 
 def cost_rows(
@@ -197,14 +224,22 @@ def cost_rows(
     budget_hours: float,  # run.budget_hours
 ) -> list[tuple[str, str, str]]:  # phase, time, peak memory; the total last
     "What each phase cost, and the total beside the budget"
-    rows = [(f"{p} {PHASES[p].title.replace('_', ' ')}", f"{x.seconds:,.0f} s", f"{x.peak_mib:,.0f} MiB") for p, x in run.phases.items()]
+    rows = [
+        (f"{p} {PHASES[p].title.replace('_', ' ')}", f"{x.seconds:,.0f} s", f"{x.peak_mib:,.0f} MiB")
+        for p, x in run.phases.items()
+    ]
     total, peak = sum(x.seconds for x in run.phases.values()), max((x.peak_mib for x in run.phases.values()), default=0)
-    return [*rows, ("total", f"{timedelta(seconds=round(total))} of a budget of {timedelta(hours=budget_hours)}", f"{peak:,.0f} MiB")]
+    return [
+        *rows,
+        ("total", f"{timedelta(seconds=round(total))} of a budget of {timedelta(hours=budget_hours)}", f"{peak:,.0f} MiB"),
+    ]
 
 # %% ../nbs/12b_report.ipynb #c024
 def notebook_page(nb: nbformat.NotebookNode, title: str) -> str:
     "An executed notebook as a self-contained page with its code"
-    return _PAGE.render(title=html.escape(title), style=STYLE + HtmlFormatter().get_style_defs(".highlight"), body=fragment(nb, code=True))
+    return _PAGE.render(
+        title=html.escape(title), style=STYLE + HtmlFormatter().get_style_defs(".highlight"), body=fragment(nb, code=True)
+    )
 
 
 def _summary(run_dir: Path, title: str) -> str:
@@ -215,9 +250,17 @@ def _summary(run_dir: Path, title: str) -> str:
     columns = ["phase", "figure", "target", "measured [95 % interval]", "n", "nulls", "verdict", "note"]
     facts = [(p, k.replace("_", " "), v) for p, phase in run.phases.items() for k, v in phase.facts.items()]
     return _SUMMARY.render(
-        title=html.escape(title), model=html.escape(cfg["model"]["name"]), seed=cfg["run"]["seed"], commit=cfg["provenance"]["commit"] or "unknown",
-        verdicts=_html_table(columns, verdict_rows(run)), cost=_html_table(["phase", "time", "peak memory"], cost_rows(run, cfg["run"]["budget_hours"])),
-        figures=_html_table(columns, all_rows(run)), n_figures=len(all_rows(run)), facts=_html_table(["phase", "count", "value"], facts), config=text)
+        title=html.escape(title),
+        model=html.escape(cfg["model"]["name"]),
+        seed=cfg["run"]["seed"],
+        commit=cfg["provenance"]["commit"] or "unknown",
+        verdicts=_html_table(columns, verdict_rows(run)),
+        cost=_html_table(["phase", "time", "peak memory"], cost_rows(run, cfg["run"]["budget_hours"])),
+        figures=_html_table(columns, all_rows(run)),
+        n_figures=len(all_rows(run)),
+        facts=_html_table(["phase", "count", "value"], facts),
+        config=text,
+    )
 
 # %% ../nbs/12b_report.ipynb #c025
 def build_report(

@@ -18,6 +18,7 @@ from pydantic import BaseModel, ConfigDict
 # %% ../nbs/01a_results.ipynb #c006
 class Null(BaseModel):
     "The same statistic where the claim is known to be false."
+
     model_config = ConfigDict(extra="forbid", frozen=True)
     value: float  # centre of the null distribution (median unless the result says otherwise)
     low: float | None = None  # 2.5 % quantile of the null
@@ -31,6 +32,7 @@ Verdict = Literal["holds", "fails", "cannot tell", "not discriminating", "met", 
 
 class Result(BaseModel):
     "One figure of a run with everything needed to doubt it."
+
     model_config = ConfigDict(extra="forbid", frozen=True)
     name: str  # what was measured, dotted: `held_out_projection.lemma_grouped`
     group: str = "real"  # which model or condition: `real`, `baseline`, `teacher`, `random_teacher`, …
@@ -74,6 +76,7 @@ SCHEMA_VERSION = 1
 
 class PhaseResults(BaseModel):
     "What one phase found and what it cost."
+
     model_config = ConfigDict(extra="forbid")
     seconds: float  # wall-clock time of the phase
     peak_mib: float  # peak resident memory of its process, MiB
@@ -85,12 +88,15 @@ class PhaseResults(BaseModel):
         found = [r for r in self.results if (r.name, r.group) == (name, group)]
         if len(found) != 1:
             have = sorted({f"{r.name} [{r.group}]" for r in self.results})
-            raise KeyError(f"{len(found)} results named '{name}' in group '{group}'; this phase holds {', '.join(have) or 'none'}")
+            raise KeyError(
+                f"{len(found)} results named '{name}' in group '{group}'; this phase holds {', '.join(have) or 'none'}"
+            )
         return found[0]
 
 # %% ../nbs/01a_results.ipynb #c016
 class RunResults(BaseModel):
     "All phases of a run, as stored in results.json."
+
     model_config = ConfigDict(extra="forbid")
     schema_version: int = SCHEMA_VERSION
     phases: dict[int, PhaseResults] = {}
@@ -105,7 +111,9 @@ def load_results(
         return RunResults()
     raw = json.loads(path.read_text(encoding="utf-8"))
     if raw.get("schema_version") != SCHEMA_VERSION:
-        raise ValueError(f"{path.name} has schema version {raw.get('schema_version')}, this version reads {SCHEMA_VERSION}: re-run the phases that wrote it")
+        raise ValueError(
+            f"{path.name} has schema version {raw.get('schema_version')}, this version reads {SCHEMA_VERSION}: re-run the phases that wrote it"
+        )
     return RunResults.model_validate(raw)
 
 # %% ../nbs/01a_results.ipynb #c017

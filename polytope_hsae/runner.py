@@ -37,13 +37,18 @@ def check_notebook(
 ) -> None:
     "Raise UserError unless exactly one cell is tagged `parameters` and it defines what the runner passes."
     import papermill  # takes seconds to import; most commands do not need it
+
     cells = nbformat.read(path, as_version=4).cells
     tagged = sum("parameters" in cell.metadata.get("tags", []) for cell in cells)
     if tagged != 1:
-        raise UserError(f"{path.name} has {tagged} cells tagged 'parameters' and needs exactly one, else papermill would run it with its own defaults; tag the cell in JupyterLab")
+        raise UserError(
+            f"{path.name} has {tagged} cells tagged 'parameters' and needs exactly one, else papermill would run it with its own defaults; tag the cell in JupyterLab"
+        )
     missing = set(PARAMETERS) - set(papermill.inspect_notebook(str(path)))
     if missing:
-        raise UserError(f"the parameters cell of {path.name} does not define {', '.join(sorted(missing))}; the runner passes {', '.join(PARAMETERS)}")
+        raise UserError(
+            f"the parameters cell of {path.name} does not define {', '.join(sorted(missing))}; the runner passes {', '.join(PARAMETERS)}"
+        )
 
 # %% ../nbs/12_runner.ipynb #c009
 def is_finished(
@@ -92,18 +97,28 @@ def _execute(notebook: Path, out: Path, parameters: dict, label: str) -> None:
     "Run a notebook with papermill. Raises UserError or PhaseFailed; `out` then holds the cells up to the failure."
     import papermill  # takes seconds to import; most commands do not need it
     from nbclient.exceptions import DeadKernelError
+
     try:
         with _text_progress():
             papermill.execute_notebook(
-                str(notebook), str(out), parameters, cwd=str(notebook.parent), progress_bar={"desc": label},
-                stdout_file=sys.stdout, stderr_file=sys.stderr, kernel_name="python3",
-                extra_arguments=["--log-level=CRITICAL"])  # else each kernel warns of its local transport; errors are in the notebook
+                str(notebook),
+                str(out),
+                parameters,
+                cwd=str(notebook.parent),
+                progress_bar={"desc": label},
+                stdout_file=sys.stdout,
+                stderr_file=sys.stderr,
+                kernel_name="python3",
+                extra_arguments=["--log-level=CRITICAL"],
+            )  # else each kernel warns of its local transport; errors are in the notebook
     except papermill.PapermillExecutionError as e:
         if e.ename == "UserError":
             raise UserError(e.evalue) from e
         raise PhaseFailed(f"{label} stopped: {e.ename}: {e.evalue.splitlines()[0] if e.evalue else ''}") from e
     except DeadKernelError as e:
-        raise PhaseFailed(f"{label} stopped: its process was killed, most often because memory ran out; lower training.batch_size_acts or data.capture_batch") from e
+        raise PhaseFailed(
+            f"{label} stopped: its process was killed, most often because memory ran out; lower training.batch_size_acts or data.capture_batch"
+        ) from e
 
 # %% ../nbs/12_runner.ipynb #c012
 def run_phase(
@@ -140,6 +155,7 @@ def run_phase(
 def _prepare_assets() -> None:
     "Convert the embedded assets where that is not done yet."
     from polytope_hsae.assets import prepare_embedded  # imports torch, which only this process should pay for
+
     prepare_embedded()
 
 
@@ -149,7 +165,9 @@ def _check_order(cfg: Config, run_dir: Path, phases: Sequence[int], folder: Path
     require_phases(run_dir, first)
     for p in range(1, first):
         if not is_finished(cfg, run_dir, p, folder):
-            raise UserError(f"phase {first} needs phase {p}, which in {run_dir} is incomplete or was run with another configuration; run: polytope-hsae run --phase {p} with this configuration")
+            raise UserError(
+                f"phase {first} needs phase {p}, which in {run_dir} is incomplete or was run with another configuration; run: polytope-hsae run --phase {p} with this configuration"
+            )
 
 # %% ../nbs/12_runner.ipynb #c015
 def run_study(
@@ -196,9 +214,14 @@ class _OneLineErrors(typer.core.TyperGroup):
             raise typer.Exit(2 if isinstance(e, UserError) else 1) from e
 
 
-app = typer.Typer(cls=_OneLineErrors, no_args_is_help=True, pretty_exceptions_enable=False, add_completion=False,
-                  help="Concept hierarchies as geometry, and that geometry as a teacher for sparse autoencoders.",
-                  epilog="--debug, anywhere on the line, shows the traceback of an error.")
+app = typer.Typer(
+    cls=_OneLineErrors,
+    no_args_is_help=True,
+    pretty_exceptions_enable=False,
+    add_completion=False,
+    help="Concept hierarchies as geometry, and that geometry as a teacher for sparse autoencoders.",
+    epilog="--debug, anywhere on the line, shows the traceback of an error.",
+)
 config_app = typer.Typer(no_args_is_help=True, help="Show or check a configuration.")
 app.add_typer(config_app, name="config")
 
@@ -227,7 +250,9 @@ def run(
     if resume:
         changed = [o for o in overrides if not o.startswith("logging.save_dir=")]
         if changed:
-            raise UserError(f"--resume continues with the configuration saved in {run_dir}; leave out {' '.join(changed)}, or leave out --resume")
+            raise UserError(
+                f"--resume continues with the configuration saved in {run_dir}; leave out {' '.join(changed)}, or leave out --resume"
+            )
         if not (run_dir / "config.yaml").is_file():
             raise UserError(f"there is no run to resume in {run_dir}; leave out --resume to start one")
         cfg = load_config(run_dir / "config.yaml", [f"logging.save_dir={cfg.logging.save_dir}"])
@@ -246,7 +271,9 @@ def report(run: Annotated[str, typer.Argument(help="A run's folder, or its name 
 @config_app.command("show")
 def config_show(config: Annotated[str, typer.Argument(help="A preset, or a YAML file.")] = "demo", set_: SetOption = []) -> None:
     "Print every value of a configuration."
-    typer.echo(yaml.safe_dump(load_config(config, set_).model_dump(mode="json"), sort_keys=False, default_flow_style=None), nl=False)
+    typer.echo(
+        yaml.safe_dump(load_config(config, set_).model_dump(mode="json"), sort_keys=False, default_flow_style=None), nl=False
+    )
 
 
 @config_app.command("check")
@@ -259,8 +286,10 @@ def config_check(config: Annotated[str, typer.Argument(help="A preset, or a YAML
 def _self_test() -> list[tuple[str, str]]:
     "The duality of the two spaces on random data, and a WordNet look-up; raises when either is wrong."
     import torch
+
     from polytope_hsae.assets import load_wordnet
     from polytope_hsae.geometry import causal_geometry
+
     started = time.monotonic()
     generator = torch.Generator().manual_seed(0)
     gamma_VD, resid_BD = torch.randn(4096, 256, generator=generator), torch.randn(64, 256, generator=generator)
@@ -270,7 +299,11 @@ def _self_test() -> list[tuple[str, str]]:
     if not error < 1e-4:
         raise PhaseFailed(f"self-test: logits change by {error:.1e} relative under the change of space, allowed is 1e-4")
     nouns = len(load_wordnet().synset("dog.n.01").hyponyms())
-    return [("duality error", f"{error:.1e} relative"), ("kinds of dog in WordNet", str(nouns)), ("self-test took", f"{time.monotonic() - started:.1f} s")]
+    return [
+        ("duality error", f"{error:.1e} relative"),
+        ("kinds of dog in WordNet", str(nouns)),
+        ("self-test took", f"{time.monotonic() - started:.1f} s"),
+    ]
 
 
 @app.command()
@@ -278,12 +311,21 @@ def doctor() -> None:
     "Show hardware, versions and assets, and run a self-test of a few seconds."
     import psutil
     import torch
+
     from polytope_hsae.assets import FETCH_EMBEDDED, cache_dir, embedded_available
+
     memory, there = psutil.virtual_memory(), embedded_available()
     gpu = torch.cuda.get_device_name(0) if torch.cuda.is_available() else "none"
     free = shutil.disk_usage(Path.cwd()).free / 2**30
-    rows = [("CPU cores", str(os.cpu_count())), ("memory", f"{memory.total / 2**30:.1f} GiB, {memory.available / 2**30:.1f} free"), ("GPU", gpu), ("disk free here", f"{free:.0f} GiB"),
-            *versions().items(), ("cache", str(cache_dir())), *((f"embedded {k}", "installed" if v else "missing") for k, v in there.items())]
+    rows = [
+        ("CPU cores", str(os.cpu_count())),
+        ("memory", f"{memory.total / 2**30:.1f} GiB, {memory.available / 2**30:.1f} free"),
+        ("GPU", gpu),
+        ("disk free here", f"{free:.0f} GiB"),
+        *versions().items(),
+        ("cache", str(cache_dir())),
+        *((f"embedded {k}", "installed" if v else "missing") for k, v in there.items()),
+    ]
     for name, value in rows:
         typer.echo(f"{name:24} {value}")
     if not all(there.values()):
@@ -297,6 +339,6 @@ def main() -> None:
     app(prog_name="polytope-hsae")
 
 # %% ../nbs/12_runner.ipynb #c031
-#| eval: false
+# | eval: false
 if __name__ == "__main__":
     main()

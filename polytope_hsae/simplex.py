@@ -18,6 +18,7 @@ from .study import Study
 # %% ../nbs/06e_simplex.ipynb #c006
 class SimplexPlan(NamedTuple):
     "Siblings and their exclusive held-out words, flat."
+
     parents_F: np.ndarray  # synset number of each family
     vertex_F: list[np.ndarray]  # children that are vertices
     word_O: np.ndarray  # row, one line per word and candidate child
@@ -53,8 +54,16 @@ def plan_simplices(
     sizes = np.array([len(kids) for _, kids, *_ in lines], dtype=int)
     start_N = np.concatenate([[0], np.cumsum(sizes)[:-1]]).astype(int)
     column = lambda i: np.array([line[i] for line in lines], dtype=int)
-    return SimplexPlan(np.array(parents, dtype=int), vertices, np.repeat(column(0), sizes), np.array([c for line in lines for c in line[1]], dtype=int),
-                       start_N, start_N + column(2), column(3), column(4))
+    return SimplexPlan(
+        np.array(parents, dtype=int),
+        vertices,
+        np.repeat(column(0), sizes),
+        np.array([c for line in lines for c in line[1]], dtype=int),
+        start_N,
+        start_N + column(2),
+        column(3),
+        column(4),
+    )
 
 # %% ../nbs/06e_simplex.ipynb #c007
 def vertex_skill(
@@ -77,8 +86,12 @@ def vertex_skill(
 def regularity(
     plan: SimplexPlan,
     vectors_SD: Tensor,
-) -> tuple[np.ndarray, np.ndarray]:  # edge-length CV, relative error of the centred Gram matrix; [F], NaN for fewer than three vertices
+) -> tuple[
+    np.ndarray, np.ndarray
+]:  # edge-length CV, relative error of the centred Gram matrix; [F], NaN for fewer than three vertices
     "How far each family is from a regular simplex (`polytopes.simplex_quality`)."
-    found = [simplex_quality(vectors_SD[torch.from_numpy(kids)])[:2] if len(kids) > 2 else (np.nan, np.nan) for kids in plan.vertex_F]
+    found = [
+        simplex_quality(vectors_SD[torch.from_numpy(kids)])[:2] if len(kids) > 2 else (np.nan, np.nan) for kids in plan.vertex_F
+    ]
     edge_cv_F, gram_error_F = np.array(found).reshape(-1, 2).T
     return edge_cv_F, gram_error_F

@@ -29,7 +29,9 @@ def equal_norm(
     "Rescale each direction to the causal norm of its reference. Raises ValueError for a zero direction."
     norm_N = direction_ND.norm(dim=-1, keepdim=True)
     if (norm_N == 0).any():
-        raise ValueError(f"{int((norm_N == 0).sum())} of {len(norm_N)} directions are zero and cannot be rescaled; leave these concepts out")
+        raise ValueError(
+            f"{int((norm_N == 0).sum())} of {len(norm_N)} directions are zero and cannot be rescaled; leave these concepts out"
+        )
     return direction_ND * (reference_ND.norm(dim=-1, keepdim=True) / norm_N)
 
 
@@ -50,7 +52,9 @@ def diff_mean(
     "DiffMean: mean context of a concept minus mean of all other contexts (AxBench's strongest simple baseline). NaN rows for concepts without contexts."
     total_D, n = context_BD.double().sum(0), len(context_BD)
     keep_B = label_B >= 0
-    sum_CD = torch.zeros(n_concepts, context_BD.shape[1], dtype=torch.float64).index_add_(0, label_B[keep_B].long(), context_BD[keep_B].double())
+    sum_CD = torch.zeros(n_concepts, context_BD.shape[1], dtype=torch.float64).index_add_(
+        0, label_B[keep_B].long(), context_BD[keep_B].double()
+    )
     n_C1 = torch.bincount(label_B[keep_B].long(), minlength=n_concepts)[:, None].double()
     return (sum_CD / n_C1 - (total_D - sum_CD) / (n - n_C1)).to(context_BD.dtype)
 
@@ -63,7 +67,8 @@ def context_units(
 ) -> Tensor:  # N × D
     """Concept vectors rescaled to (mean own context − mean other context)·ℓ̂, the distance their own contexts have moved along them.
 
-    Concepts without contexts, or whose contexts did not move that way, take the median distance. Raises ValueError when none moved."""
+    Concepts without contexts, or whose contexts did not move that way, take the median distance. Raises ValueError when none moved.
+    """
     unit_ND = direction_ND / direction_ND.norm(dim=1, keepdim=True)
     gaps = []
     for n, unit_D in enumerate(unit_ND):
@@ -74,7 +79,9 @@ def context_units(
     gap_N = torch.stack(gaps)
     moved_N = gap_N > 0
     if not moved_N.any():
-        raise ValueError(f"none of {len(gap_N)} concepts has training contexts that lie further along its vector than others; check labels and space")
+        raise ValueError(
+            f"none of {len(gap_N)} concepts has training contexts that lie further along its vector than others; check labels and space"
+        )
     return unit_ND * torch.where(moved_N, gap_N, gap_N[moved_N].median())[:, None]
 
 # %% ../nbs/10_steering.ipynb #c013
@@ -93,6 +100,7 @@ def latent_directions(
 # %% ../nbs/10_steering.ipynb #c016
 class SteeringEffects(NamedTuple):
     "Effects of N directions on C concepts over B contexts at A magnitudes; nats unless said otherwise."
+
     alpha_A: Tensor  # magnitudes, in units of the direction
     target_N: Tensor  # target concept of each direction
     off_NC: Tensor  # which concepts count as off-target, boolean
@@ -110,6 +118,7 @@ class SteeringEffects(NamedTuple):
 # %% ../nbs/10_steering.ipynb #c018
 class _Moved(NamedTuple):
     "What one chunk of contexts and directions needs: change of log P per concept, KL and rise of loss."
+
     delta_BNC: Tensor
     kl_BN: Tensor
     nll_BN: Tensor
@@ -134,7 +143,9 @@ def _capped(raw_BV: Tensor, shift_NV: Tensor, words: Sequence[Tensor], next_B: T
     p_BV, clean_BC, moved = clean_BV.exp(), mass(clean_BV), []
     for shift_V in shift_NV:
         logp_BV = cap(raw_BV + shift_V)
-        nll_B = torch.full_like(raw_BV[:, 0], math.nan) if next_B is None else (clean_BV - logp_BV).gather(1, next_B[:, None])[:, 0]
+        nll_B = (
+            torch.full_like(raw_BV[:, 0], math.nan) if next_B is None else (clean_BV - logp_BV).gather(1, next_B[:, None])[:, 0]
+        )
         moved.append((mass(logp_BV) - clean_BC, (p_BV * (clean_BV - logp_BV)).sum(-1), nll_B))
     return _Moved(*(torch.stack(part, 1) for part in zip(*moved)))
 
@@ -161,8 +172,18 @@ def _summarise(before_BC: Tensor, moved: list[_Moved], target_N: Tensor, off_NC:
         on_BN = delta_BNC.gather(2, target_N[None, :, None].expand(len(delta_BNC), -1, 1))[..., 0]
         off_BN = (delta_BNC.abs() * off_NC).sum(-1) / off_NC.sum(-1)
         rival_BN = delta_BNC.masked_fill(~off_NC, -math.inf).amax(-1)
-        records.append((delta_BNC.sum(0, keepdim=True), on_BN, off_BN, (on_BN > rival_BN).double(), kl_BN, nll_BN,
-                        _ratio_kl(before_BC, delta_BNC, sibling_NC), (delta_BNC * sibling_NC).sum(-1) / sibling_NC.sum(-1)))
+        records.append(
+            (
+                delta_BNC.sum(0, keepdim=True),
+                on_BN,
+                off_BN,
+                (on_BN > rival_BN).double(),
+                kl_BN,
+                nll_BN,
+                _ratio_kl(before_BC, delta_BNC, sibling_NC),
+                (delta_BNC * sibling_NC).sum(-1) / sibling_NC.sum(-1),
+            )
+        )
     return [torch.stack(part) for part in zip(*records)]
 
 # %% ../nbs/10_steering.ipynb #c022
@@ -181,7 +202,9 @@ def steer(
     target_N: Tensor,  # which concept each direction is meant for
     weight_VD: Tensor,  # unembedding rows
     off_NC: Tensor | None = None,  # concepts that count as off-target; None: all but the target
-    sibling_NC: Tensor | None = None,  # concepts whose mutual shares should not change, a child's siblings or a parent's children; None: not measured
+    sibling_NC: (
+        Tensor | None
+    ) = None,  # concepts whose mutual shares should not change, a child's siblings or a parent's children; None: not measured
     bias_V: Tensor | None = None,  # output bias
     softcap: float | None = None,  # logit soft-cap
     next_token_B: Tensor | None = None,  # true next tokens, for the loss; None: not measured
@@ -189,7 +212,8 @@ def steer(
 ) -> SteeringEffects:
     """Exact effect of λ' = λ + α s on the probability of every concept's held-out words.
 
-    Raises ValueError for a concept without words or a direction without off-target concepts. Cost: A GEMMs of B × V × N in float64."""
+    Raises ValueError for a concept without words or a direction without off-target concepts. Cost: A GEMMs of B × V × N in float64.
+    """
     (N, C), target_N = (len(direction_ND), len(words)), target_N.cpu().long()
     empty = [c for c, w in enumerate(words) if not len(w)]
     if empty:
@@ -205,9 +229,21 @@ def steer(
         next_B = None if next_token_B is None else next_token_B[rows].long()
         logp_BV = (raw_BV if softcap is None else (raw_BV / softcap).tanh().mul(softcap)).log_softmax(-1)
         before_BC = torch.stack([logp_BV[:, w].logsumexp(-1) for w in words], -1)
-        move = lambda shift: _factored(raw_BV, shift, words, next_B) if softcap is None else _capped(raw_BV, shift, words, next_B, softcap)
-        blocks.append([_summarise(before_BC, [move(alpha * shift_NV[cols].double()) for alpha in alphas], target_N[cols], off_NC[cols], sibling_NC[cols])
-                       for cols in torch.arange(N).split(step)])
+        move = lambda shift: (
+            _factored(raw_BV, shift, words, next_B) if softcap is None else _capped(raw_BV, shift, words, next_B, softcap)
+        )
+        blocks.append(
+            [
+                _summarise(
+                    before_BC,
+                    [move(alpha * shift_NV[cols].double()) for alpha in alphas],
+                    target_N[cols],
+                    off_NC[cols],
+                    sibling_NC[cols],
+                )
+                for cols in torch.arange(N).split(step)
+            ]
+        )
     sums, *per_context = [torch.cat([torch.cat([block[i] for block in row], 2) for row in blocks], 1) for i in range(8)]
     dlogit_NC = torch.stack([shift_NV[:, w].mean(1) for w in words], 1).double()
     other = [torch.cat([words[c] for c in off.nonzero()[:, 0].tolist()]) for off in off_NC]
@@ -224,11 +260,24 @@ def steering_table(
     mean = lambda x_ABN: x_ABN.mean(1).flatten().numpy()
     target_N, A, N = effects.target_N, len(effects.alpha_A), len(effects.target_N)
     on, off = mean(effects.on_ABN), mean(effects.off_ABN)
-    return pd.DataFrame(dict(
-        method=method, concept=[concepts[t] for t in target_N.tolist()] * A, alpha=effects.alpha_A.repeat_interleave(N).numpy(), on_target=on, off_target=off,
-        leakage=np.where(on > 0, off / np.where(on > 0, on, 1), math.nan), success=mean(effects.success_ABN), cohen_d=effects.cohen_d_N.repeat(A).numpy(),
-        dlogit=(effects.alpha_A[:, None] * effects.dlogit_NC[torch.arange(N), target_N]).flatten().numpy(), kl=mean(effects.kl_ABN), nll=mean(effects.nll_ABN),
-        ratio_kl=mean(effects.ratio_kl_ABN), selectivity=on - mean(effects.sibling_ABN), n_contexts=effects.on_ABN.shape[1]))
+    return pd.DataFrame(
+        dict(
+            method=method,
+            concept=[concepts[t] for t in target_N.tolist()] * A,
+            alpha=effects.alpha_A.repeat_interleave(N).numpy(),
+            on_target=on,
+            off_target=off,
+            leakage=np.where(on > 0, off / np.where(on > 0, on, 1), math.nan),
+            success=mean(effects.success_ABN),
+            cohen_d=effects.cohen_d_N.repeat(A).numpy(),
+            dlogit=(effects.alpha_A[:, None] * effects.dlogit_NC[torch.arange(N), target_N]).flatten().numpy(),
+            kl=mean(effects.kl_ABN),
+            nll=mean(effects.nll_ABN),
+            ratio_kl=mean(effects.ratio_kl_ABN),
+            selectivity=on - mean(effects.sibling_ABN),
+            n_contexts=effects.on_ABN.shape[1],
+        )
+    )
 
 
 def leakage_ratio(
@@ -250,16 +299,35 @@ def steering_results(
     B, N = effects.on_ABN.shape[1:]
     results = []
     for a, alpha in enumerate(effects.alpha_A.tolist()):
-        scores = dict(on_target=effects.on_ABN[a], off_target=effects.off_ABN[a], success=effects.success_ABN[a], kl=effects.kl_ABN[a], nll=effects.nll_ABN[a],
-                      ratio_kl=effects.ratio_kl_ABN[a], selectivity=effects.on_ABN[a] - effects.sibling_ABN[a])
-        found: dict[str, Interval] = {name: interval(x.numpy(), rng, 1000) for name, x in scores.items() if x.isfinite().all(0).any()}
+        scores = dict(
+            on_target=effects.on_ABN[a],
+            off_target=effects.off_ABN[a],
+            success=effects.success_ABN[a],
+            kl=effects.kl_ABN[a],
+            nll=effects.nll_ABN[a],
+            ratio_kl=effects.ratio_kl_ABN[a],
+            selectivity=effects.on_ABN[a] - effects.sibling_ABN[a],
+        )
+        found: dict[str, Interval] = {
+            name: interval(x.numpy(), rng, 1000) for name, x in scores.items() if x.isfinite().all(0).any()
+        }
         found["leakage"] = interval(leakage_ratio(effects, alpha), rng, 1000)
         for name, i in found.items():
             bounds, note = dict(low=i.low, high=i.high), ""
             if not math.isfinite(i.low):
                 bounds, note = {}, "no finite interval: the on-target effect may be zero"
-            results.append(Result(name=f"steering.{level}.{name}.alpha_{alpha:g}", group=group, value=i.value, **bounds, n=i.n_columns, note=note,
-                                  unit={"success": "share", "leakage": "ratio"}.get(name, "nats"), n_unit=f"concepts × {B} contexts"))
+            results.append(
+                Result(
+                    name=f"steering.{level}.{name}.alpha_{alpha:g}",
+                    group=group,
+                    value=i.value,
+                    **bounds,
+                    n=i.n_columns,
+                    note=note,
+                    unit={"success": "share", "leakage": "ratio"}.get(name, "nats"),
+                    n_unit=f"concepts × {B} contexts",
+                )
+            )
     return results
 
 # %% ../nbs/10_steering.ipynb #c041
@@ -271,11 +339,17 @@ def at_effect(
     "Off-target effect and cost at matched on-target effect, by linear interpolation; NaN where the gain is not reached"
     rows = []
     for (method, concept), curve in table.sort_values("alpha").groupby(["method", "concept"], sort=False):
-        on = np.concatenate([[0.], curve["on_target"]])
+        on = np.concatenate([[0.0], curve["on_target"]])
         past = int(np.argmax(on >= gain)) if (on >= gain).any() else 0
         share = (gain - on[past - 1]) / (on[past] - on[past - 1]) if past else math.nan
-        paths = {name: np.concatenate([[0.], curve[name]]) for name in ("alpha", *columns)}
-        rows.append(dict(method=method, concept=concept, **{name: (1 - share) * path[past - 1] + share * path[past] for name, path in paths.items()}))
+        paths = {name: np.concatenate([[0.0], curve[name]]) for name in ("alpha", *columns)}
+        rows.append(
+            dict(
+                method=method,
+                concept=concept,
+                **{name: (1 - share) * path[past - 1] + share * path[past] for name, path in paths.items()},
+            )
+        )
     return pd.DataFrame(rows)
 
 # %% ../nbs/10_steering.ipynb #c045
@@ -301,10 +375,11 @@ def continuations(
     max_new_tokens: int = 12,
 ) -> pd.DataFrame:  # columns: prompt, before, then one per edit
     "Greedy continuations before and after each edit. Cost: one generation per prompt and edit."
+
     def write(prompt: str) -> str:
         ids = tokenizer(prompt, return_tensors="pt").to(model.device)
         out = model.generate(**ids, max_new_tokens=max_new_tokens, do_sample=False, pad_token_id=tokenizer.eos_token_id)
-        return tokenizer.decode(out[0, ids["input_ids"].shape[1]:], skip_special_tokens=True)
+        return tokenizer.decode(out[0, ids["input_ids"].shape[1] :], skip_special_tokens=True)
 
     columns = {"prompt": list(prompts), "before": [write(p) for p in prompts]}
     for name, edit_D in edits.items():

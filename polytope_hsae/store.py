@@ -40,7 +40,9 @@ def is_complete(
     index = json.loads(path.read_text(encoding="utf-8"))
     changed = sorted(k for k in facts if index["facts"].get(k) != facts[k])
     if changed:
-        raise UserError(f"{folder} holds activations captured with another {', '.join(changed)}: delete the folder, or choose another run folder")
+        raise UserError(
+            f"{folder} holds activations captured with another {', '.join(changed)}: delete the folder, or choose another run folder"
+        )
     return index["complete"]
 
 # %% ../nbs/04b_store.ipynb #c007
@@ -72,7 +74,9 @@ class StoreWriter:
         "Hold rows until `flush`. Raises UserError when a residual is not finite."
         finite_N = columns["resid"].isfinite().all(1)
         if not finite_N.all():
-            raise UserError(f"{int((~finite_N).sum())} of {len(finite_N)} captured residuals hold NaN or infinity in {columns['resid'].dtype}: use data.store_dtype float32 or model.dtype float32")
+            raise UserError(
+                f"{int((~finite_N).sum())} of {len(finite_N)} captured residuals hold NaN or infinity in {columns['resid'].dtype}: use data.store_dtype float32 or model.dtype float32"
+            )
         self.pending.append(columns)
 
     def flush(
@@ -110,7 +114,9 @@ class ActivationStore:
             raise UserError(f"there is no activation store at {self.folder}: run phase 1 first")
         self.index = json.loads((self.folder / "index.json").read_text(encoding="utf-8"))
         if not self.index["complete"]:
-            raise UserError(f"the activation store at {self.folder} is unfinished ({len(self)} rows so far): run phase 1 again, it continues where it stopped")
+            raise UserError(
+                f"the activation store at {self.folder} is unfinished ({len(self)} rows so far): run phase 1 again, it continues where it stopped"
+            )
         self.dim: int = self.index["dim"]
         self._verified: set[str] = set()
 
@@ -128,7 +134,9 @@ class ActivationStore:
             raise UserError(f"{path} is missing: delete {self.folder} and run phase 1 again")
         if shard["name"] not in self._verified:
             if _sha256(path) != shard["sha256"]:
-                raise UserError(f"{path} was cut or changed since it was written (its checksum differs): delete {self.folder} and run phase 1 again")
+                raise UserError(
+                    f"{path} was cut or changed since it was written (its checksum differs): delete {self.folder} and run phase 1 again"
+                )
             self._verified.add(shard["name"])
         with safe_open(path, "pt") as f:
             found = {k: f.get_tensor(k) for k in columns}
@@ -169,7 +177,9 @@ class ShuffledBatches:
         buffer_rows: int,
     ):
         if store.pool_rows(pool) < batch_size:
-            raise UserError(f"a batch needs {batch_size} activations but the pool has {store.pool_rows(pool)}: lower training.batch_size_acts or raise data.token_budget")
+            raise UserError(
+                f"a batch needs {batch_size} activations but the pool has {store.pool_rows(pool)}: lower training.batch_size_acts or raise data.token_budget"
+            )
         self.store, self.batch_size, self.seed, self.pool, self.buffer_rows = store, batch_size, seed, pool, buffer_rows
         self.given = 0
 
@@ -202,9 +212,13 @@ class ShuffledBatches:
                 rows = sum(s["pools"][self.pool] for s in group)
                 whole = (len(left_ND) + rows) // B
                 names = sorted(s["name"] for s in group)
-                if held is None or held[0] != names:   # a pool that fits the buffer is read from disk once
-                    held = names, torch.cat([self.store._read(s, ["resid"], self.pool)["resid"] for s in sorted(group, key=lambda s: s["name"])])
-                order = torch.randperm(rows, generator=torch.Generator().manual_seed(self.seed + 1_000_003 * epoch + 7919 * (n + 1)))
+                if held is None or held[0] != names:  # a pool that fits the buffer is read from disk once
+                    held = names, torch.cat(
+                        [self.store._read(s, ["resid"], self.pool)["resid"] for s in sorted(group, key=lambda s: s["name"])]
+                    )
+                order = torch.randperm(
+                    rows, generator=torch.Generator().manual_seed(self.seed + 1_000_003 * epoch + 7919 * (n + 1))
+                )
                 taken = 0
                 for b in range(whole):
                     need = B - (len(left_ND) if b == 0 else 0)
@@ -213,7 +227,7 @@ class ShuffledBatches:
                         if b == 0:
                             left_ND = left_ND[:0]
                     else:
-                        fresh_ND = held[1][order[taken:taken + need]].float()
+                        fresh_ND = held[1][order[taken : taken + need]].float()
                         batch = torch.cat([left_ND, fresh_ND]) if b == 0 and len(left_ND) else fresh_ND
                         if b == 0:
                             left_ND = left_ND[:0]

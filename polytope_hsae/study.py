@@ -66,6 +66,7 @@ def frequency_matched(
 # %% ../nbs/06d_study.ipynb #c012
 class Families(NamedTuple):
     "Which synsets stand in which relation."
+
     siblings_P3: LongTensor  # (parent, child, child), every pair of children once
     cousins_Q4: LongTensor  # (w0, w1, z0, z1): siblings w0, w1 and children z0, z1 of w1; one per pair of w1's children
     chains_C3: LongTensor  # (grandparent, parent, child)
@@ -78,11 +79,13 @@ def families(
     children: dict[int, list[int]] = {}
     for p, c in edges_E2.tolist():
         children.setdefault(p, []).append(c)
-    pairs = [(p, a, b) for p, kids in children.items() for i, a in enumerate(kids) for b in kids[i + 1:]]
+    pairs = [(p, a, b) for p, kids in children.items() for i, a in enumerate(kids) for b in kids[i + 1 :]]
     sibling = {b: a for p, kids in children.items() for a, b in zip(kids[-1:] + kids, kids) if a != b}
     cousins = [(sibling[p], p, a, b) for p, a, b in pairs if p in sibling]
     chains = [(g, p, c) for g, kids in children.items() for p in kids for c in children.get(p, [])]
-    return Families(*(torch.tensor(rows, dtype=torch.long).reshape(-1, width) for rows, width in ((pairs, 3), (cousins, 4), (chains, 3))))
+    return Families(
+        *(torch.tensor(rows, dtype=torch.long).reshape(-1, width) for rows, width in ((pairs, 3), (cousins, 4), (chains, 3)))
+    )
 
 # %% ../nbs/06d_study.ipynb #c015
 def published_split(
@@ -107,6 +110,7 @@ def first_predecessors(
 # %% ../nbs/06d_study.ipynb #c018
 class Study(NamedTuple):
     "Concept sets with every split fixed. Word lists hold positions in `used_R`, not token ids."
+
     used_R: LongTensor  # token id of each row the study reads
     token_sets: list[LongTensor]  # S: all words of a synset
     edges_E2: LongTensor  # (parent, child) synset numbers
@@ -118,7 +122,9 @@ class Study(NamedTuple):
     lemma_test: list[LongTensor]
     apart: list[LongTensor]  # A: the parent's words without the child's lemmas
     apart_A: LongTensor  # edge of each entry of `apart`; edges that leave too few words are absent
-    strangers: list[LongTensor]  # S: for each held-out word a word of similar frequency outside the synset; empty when there are too few
+    strangers: list[
+        LongTensor
+    ]  # S: for each held-out word a word of similar frequency outside the synset; empty when there are too few
     outside: list[LongTensor]  # A: for each of the child's words a word of similar frequency outside the parent
     families: Families  # siblings, cousins, chains
     lemma_V: LongTensor  # lemma group per token, −1 for none
@@ -150,7 +156,9 @@ def plan_study(
     "Fix all splits of a set of concepts. Raises ValueError when a synset is too small to split or token ids are not sorted and unique."
     for s, tokens in enumerate(token_sets):
         if len(tokens) < 4 or not (tokens.diff() > 0).all():
-            raise ValueError(f"token_sets[{s}] has {len(tokens)} words; a study needs at least 4 sorted, distinct token ids per synset")
+            raise ValueError(
+                f"token_sets[{s}] has {len(tokens)} words; a study needs at least 4 sorted, distinct token ids per synset"
+            )
     rank_V = torch.arange(len(lemma_V)) if rank_V is None else rank_V
     candidates = torch.cat(token_sets).unique()
     candidates = candidates[rank_V[candidates].argsort(stable=True)]
@@ -164,13 +172,29 @@ def plan_study(
     outside = [frequency_matched(token_sets[c], token_sets[p], candidates, rank_V, rng) for p, c in edges_E2[keep].tolist()]
     used_R = torch.cat([*token_sets, *strangers, *outside]).unique()
     local = lambda lists: [torch.searchsorted(used_R, tokens) for tokens in lists]
-    return Study(used_R, local(token_sets), edges_E2, depth_S, subtree_S, local(f[0] for f in form), local(f[1] for f in form),
-                 local(f[0] for f in lemma), local(f[1] for f in lemma), local(apart[e] for e in keep), torch.tensor(keep, dtype=torch.long), local(strangers), local(outside), families(edges_E2),
-                 lemma_V, rank_V)
+    return Study(
+        used_R,
+        local(token_sets),
+        edges_E2,
+        depth_S,
+        subtree_S,
+        local(f[0] for f in form),
+        local(f[1] for f in form),
+        local(f[0] for f in lemma),
+        local(f[1] for f in lemma),
+        local(apart[e] for e in keep),
+        torch.tensor(keep, dtype=torch.long),
+        local(strangers),
+        local(outside),
+        families(edges_E2),
+        lemma_V,
+        rank_V,
+    )
 
 # %% ../nbs/06d_study.ipynb #c024
 class Vectors(NamedTuple):
     "Concept vectors of one draw, not normalised."
+
     whole_SD: Tensor
     form_SD: Tensor  # from form-split training words
     lemma_SD: Tensor  # from lemma-split training words

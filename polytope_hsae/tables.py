@@ -9,8 +9,8 @@ __all__ = ['results_table', 'show', 'spoken', 'describe_setup', 'concept_table',
 # %% ../nbs/11c_tables.ipynb #c003
 from typing import Mapping, Sequence
 
-import numpy as np
 import networkx as nx
+import numpy as np
 import pandas as pd
 import torch
 
@@ -27,8 +27,20 @@ def results_table(
     results: Sequence[Result],  # of one phase
 ) -> pd.DataFrame:  # one row per figure
     "Results as a reader wants them: value with interval, n, nulls, verdict; columns nothing is in, and the paired gains behind a verdict, are left out"
-    rows = [{"figure": r.name.replace("_", " ").replace(".", ", "), "group": r.group, "value [95 % interval]": value_text(r), "n": count_text(r),
-             "nulls": null_text(r.nulls), "target": r.target or "", "verdict": r.verdict or "", "note": r.note} for r in results if ".gain." not in r.name]
+    rows = [
+        {
+            "figure": r.name.replace("_", " ").replace(".", ", "),
+            "group": r.group,
+            "value [95 % interval]": value_text(r),
+            "n": count_text(r),
+            "nulls": null_text(r.nulls),
+            "target": r.target or "",
+            "verdict": r.verdict or "",
+            "note": r.note,
+        }
+        for r in results
+        if ".gain." not in r.name
+    ]
     table = pd.DataFrame(rows)
     empty = [c for c in table if table[c].isin(["", "–"]).all()]
     if len(table) and (table["group"] == "real").all():
@@ -40,7 +52,9 @@ def show(table: pd.DataFrame):
     "A table without row numbers, text left-aligned, as it appears in a report"
     text = [c for c in table if not pd.api.types.is_numeric_dtype(table[c])]
     style = table.style.hide(axis="index").format(precision=3, na_rep="–", thousands=",")
-    return style.set_properties(subset=text, **{"text-align": "left"}).set_table_styles([{"selector": "th", "props": "text-align: left"}])
+    return style.set_properties(subset=text, **{"text-align": "left"}).set_table_styles(
+        [{"selector": "th", "props": "text-align: left"}]
+    )
 
 # %% ../nbs/11c_tables.ipynb #c010
 def spoken(synset: str) -> str:
@@ -53,10 +67,12 @@ def describe_setup(setup: Setup) -> str:
     V, d = setup.head.weight_VD.shape
     eigen = setup.geometry.eigenvalues_D
     words = [int((setup.split_V == side).sum()) for side in range(3)]
-    return (f"**{setup.loaded.name}**: {V:,} unembedding rows of width {d}. Covariance measured on {setup.geometry.kind.replace('_', ' ')}, relative shrinkage "
-            f"{setup.geometry.shrinkage:g}, condition number {float(eigen.max() / eigen.min()):,.0f}, {setup.geometry.n_floored} eigenvalues raised to the floor, "
-            f"{setup.head.n_cut} padding rows left out. {len(setup.concepts.names):,} concepts with enough single-token words, {len(setup.concepts.edges_E2):,} parent–child edges; "
-            f"{len(setup.parents)} parents and {len(setup.children)} children chosen. Words by side: {words[0]:,} train, {words[1]:,} validation, {words[2]:,} test; no lemma is on two sides.")
+    return (
+        f"**{setup.loaded.name}**: {V:,} unembedding rows of width {d}. Covariance measured on {setup.geometry.kind.replace('_', ' ')}, relative shrinkage "
+        f"{setup.geometry.shrinkage:g}, condition number {float(eigen.max() / eigen.min()):,.0f}, {setup.geometry.n_floored} eigenvalues raised to the floor, "
+        f"{setup.head.n_cut} padding rows left out. {len(setup.concepts.names):,} concepts with enough single-token words, {len(setup.concepts.edges_E2):,} parent–child edges; "
+        f"{len(setup.parents)} parents and {len(setup.children)} children chosen. Words by side: {words[0]:,} train, {words[1]:,} validation, {words[2]:,} test; no lemma is on two sides."
+    )
 
 
 def concept_table(setup: Setup) -> pd.DataFrame:  # one row per taught parent
@@ -65,9 +81,16 @@ def concept_table(setup: Setup) -> pd.DataFrame:  # one row per taught parent
     for p, (node, children) in enumerate(zip(setup.selection.parents, setup.selection.children)):
         frequent = concepts.token_sets[node][:400]
         words = list(dict.fromkeys(concepts.word_V[t].lower() for t in frequent.tolist()))[:6]
-        rows.append({"parent": spoken(concepts.names[node]), "word forms": len(concepts.token_sets[node]),
-                     "children (word forms)": ", ".join(f"{spoken(concepts.names[c])} ({len(concepts.token_sets[c])})" for c in children),
-                     "some of its words": ", ".join(words)})
+        rows.append(
+            {
+                "parent": spoken(concepts.names[node]),
+                "word forms": len(concepts.token_sets[node]),
+                "children (word forms)": ", ".join(
+                    f"{spoken(concepts.names[c])} ({len(concepts.token_sets[c])})" for c in children
+                ),
+                "some of its words": ", ".join(words),
+            }
+        )
     return pd.DataFrame(rows)
 
 # %% ../nbs/11c_tables.ipynb #c013
@@ -78,15 +101,31 @@ def store_table(store: ActivationStore, setup: Setup) -> pd.DataFrame:  # one ro
         columns = store.load(number, ["next_token", "labelled"]) | {"resid": torch.zeros(store.pool_rows(number), 1)}
         label_N = torch.cat([b.parent_B for b in held_out(columns, setup, pool)])
         per_concept = torch.bincount(label_N[label_N >= 0], minlength=len(setup.parents))
-        rows.append({"pool": pool, "contexts": len(label_N), "in documents drawn at random": int((columns["labelled"] == 0).sum()), "labelled": int((label_N >= 0).sum()),
-                     "per concept: median": int(per_concept.median()), "rarest": int(per_concept.min())})
+        rows.append(
+            {
+                "pool": pool,
+                "contexts": len(label_N),
+                "in documents drawn at random": int((columns["labelled"] == 0).sum()),
+                "labelled": int((label_N >= 0).sum()),
+                "per concept: median": int(per_concept.median()),
+                "rarest": int(per_concept.min()),
+            }
+        )
     return pd.DataFrame(rows)
 
 
 def facts(setup: Setup, store: ActivationStore) -> dict[str, int]:
     "Counts of phase 1 that are no statistic"
-    return {"vocabulary": len(setup.head.weight_VD), "padding_rows_cut": setup.head.n_cut, "eigenvalues_floored": setup.geometry.n_floored, "concepts": len(setup.concepts.names),
-            "edges": len(setup.concepts.edges_E2), "parents": len(setup.parents), "children": len(setup.children), **{f"positions_{k}": v for k, v in store.index["counts"].items()}}
+    return {
+        "vocabulary": len(setup.head.weight_VD),
+        "padding_rows_cut": setup.head.n_cut,
+        "eigenvalues_floored": setup.geometry.n_floored,
+        "concepts": len(setup.concepts.names),
+        "edges": len(setup.concepts.edges_E2),
+        "parents": len(setup.parents),
+        "children": len(setup.children),
+        **{f"positions_{k}": v for k, v in store.index["counts"].items()},
+    }
 
 # %% ../nbs/11c_tables.ipynb #c015
 def cosine_panels(
@@ -105,8 +144,10 @@ def cosine_panels(
     reach = [nx.single_source_shortest_path_length(undirected, name, cutoff=far) for name in names]
     distance = np.array([[r.get(name, far) for name in names] for r in reach], dtype=float)
     labels = [spoken(n) for n in names]
-    return [Matrix("cosine of concept vectors", (unit_ND @ unit_ND.T).numpy(), "cosine", labels, labels),
-            Matrix("distance in WordNet", distance, f"edges (at most {far})", labels, labels)]
+    return [
+        Matrix("cosine of concept vectors", (unit_ND @ unit_ND.T).numpy(), "cosine", labels, labels),
+        Matrix("distance in WordNet", distance, f"edges (at most {far})", labels, labels),
+    ]
 
 
 def largest_family(setup: Setup) -> int:
@@ -121,7 +162,12 @@ def polytope_arguments(setup: Setup, teacher: Teacher, family: int) -> tuple[np.
     nodes = [setup.children[c][1] for c in members]
     held = [torch.cat(pair) for pair in zip(setup.words(nodes, 1), setup.words(nodes, 2))]
     which = np.concatenate([np.full(len(w), i) for i, w in enumerate(held)])
-    return teacher.child_CD[members].numpy(), [spoken(setup.concepts.names[n]) for n in nodes], setup.g_VD[torch.cat(held)].numpy(), which
+    return (
+        teacher.child_CD[members].numpy(),
+        [spoken(setup.concepts.names[n]) for n in nodes],
+        setup.g_VD[torch.cat(held)].numpy(),
+        which,
+    )
 
 
 def score_frame(
@@ -141,11 +187,14 @@ def conclusion(
     lines = []
     for r in comparisons:
         change = f"{r.value:+.1%}" if r.unit in ("relative", "share") else f"{r.value:+.3g} {r.unit}"
-        beaten = [name for name, null in r.nulls.items() if null.p is not None and null.p <= .05]
+        beaten = [name for name, null in r.nulls.items() if null.p is not None and null.p <= 0.05]
         tied = [name for name in r.nulls if name not in beaten]
         control = f" It is better than the {' and the '.join(beaten)} (p ≤ 0.05)." if beaten else ""
         control += f" The {' and the '.join(tied)} does as well within the uncertainty." if tied else ""
-        lines.append(f"- **{r.verdict}**: {r.target}; measured {change}" + (f" [{r.low:+.1%}, {r.high:+.1%}]" if r.low is not None and r.unit in ("relative", "share") else "")
-                     + f".{control.replace('_', ' ')}")
+        lines.append(
+            f"- **{r.verdict}**: {r.target}; measured {change}"
+            + (f" [{r.low:+.1%}, {r.high:+.1%}]" if r.low is not None and r.unit in ("relative", "share") else "")
+            + f".{control.replace('_', ' ')}"
+        )
     met = sum(r.verdict == "met" for r in comparisons)
     return f"{met} of {len(comparisons)} targets are met.\n\n" + "\n".join(lines)

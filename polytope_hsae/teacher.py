@@ -19,6 +19,7 @@ from .results import atomic_write
 # %% ../nbs/05c_teacher.ipynb #c006
 class Teacher(NamedTuple):
     "Concept vectors of selected parents and their children, with their provenance."
+
     parents: list[str]  # synset of each parent
     children: list[str]  # synset of each child
     parent_of_C: LongTensor  # index of each child's parent
@@ -37,9 +38,13 @@ def check_teacher(
     P, C, d = len(teacher.parents), len(teacher.children), teacher.parent_PD.shape[-1]
     shapes = [tuple(t.shape) for t in (teacher.parent_PD, teacher.child_CD, teacher.parent_of_C)]
     if shapes != [(P, d), (C, d), (C,)]:
-        raise UserError(f"a teacher of {P} parents and {C} children has tensors of shape {shapes}, expected {[(P, d), (C, d), (C,)]}: re-run phase 1")
+        raise UserError(
+            f"a teacher of {P} parents and {C} children has tensors of shape {shapes}, expected {[(P, d), (C, d), (C,)]}: re-run phase 1"
+        )
     if C and not 0 <= int(teacher.parent_of_C.min()) <= int(teacher.parent_of_C.max()) < P:
-        raise UserError(f"a teacher of {P} parents has a child whose parent is number {int(teacher.parent_of_C.max())}: re-run phase 1")
+        raise UserError(
+            f"a teacher of {P} parents has a child whose parent is number {int(teacher.parent_of_C.max())}: re-run phase 1"
+        )
     for name, vector in zip([*teacher.parents, *teacher.children], [*teacher.parent_PD, *teacher.child_CD]):
         if not (vector.isfinite().all() and vector.any()):
             raise UserError(f"the teacher's vector of '{name}' is zero or not finite: leave the concept out or re-run phase 1")
@@ -60,7 +65,9 @@ def save_teacher(
     tensors = {k: v.contiguous().cpu() for k, v in teacher._asdict().items() if isinstance(v, Tensor)}
     facts = {k: v for k, v in teacher._asdict().items() if k not in tensors}
     atomic_write(Path(folder) / "teacher.safetensors", save(tensors))
-    return atomic_write(Path(folder) / "teacher.json", json.dumps({"schema_version": TEACHER_SCHEMA, **facts}, indent=1, ensure_ascii=False))
+    return atomic_write(
+        Path(folder) / "teacher.json", json.dumps({"schema_version": TEACHER_SCHEMA, **facts}, indent=1, ensure_ascii=False)
+    )
 
 
 def load_teacher(
@@ -72,5 +79,7 @@ def load_teacher(
         raise UserError(f"there is no teacher in {folder} (teacher.json is missing): run phase 1 first")
     facts = json.loads(path.read_text(encoding="utf-8"))
     if (version := facts.pop("schema_version", None)) != TEACHER_SCHEMA:
-        raise UserError(f"the teacher in {folder} has schema version {version}, this version reads {TEACHER_SCHEMA}: re-run phase 1")
+        raise UserError(
+            f"the teacher in {folder} has schema version {version}, this version reads {TEACHER_SCHEMA}: re-run phase 1"
+        )
     return check_teacher(Teacher(**facts, **load_file(path.with_suffix(".safetensors"))))

@@ -25,6 +25,7 @@ from .teacher import Teacher
 # %% ../nbs/08b_teacher_init.ipynb #c006
 class InputScale(NamedTuple):
     "The map from final residuals to SAE inputs, and back. Stored beside every SAE that was trained through it."
+
     scale: float  # s; E‖x − Ex‖² = d on the training pool
     mean_D: Tensor  # E x, in SAE space
     to_DD: Tensor | None = None  # Σ^(1/2) in the causal space; None in the Euclidean one
@@ -60,11 +61,15 @@ def fit_input_scale(
         y_BD = raw.apply(resid_BD).double()
         n, sum_D, sum_sq = n + len(y_BD), sum_D + y_BD.sum(0), sum_sq + float(y_BD.square().sum())
     if n == 0:
-        raise UserError("the training pool has no activations to measure the input scale on: capture some, or raise data.token_budget")
+        raise UserError(
+            "the training pool has no activations to measure the input scale on: capture some, or raise data.token_budget"
+        )
     mean_D = sum_D / n
     spread = sum_sq / n - float(mean_D.square().sum())
     if not 0 < spread < float("inf"):
-        raise UserError(f"the spread of the {n} training activations is {spread}, which must be finite and above 0: check the captured store for constant or non-finite values")
+        raise UserError(
+            f"the spread of the {n} training activations is {spread}, which must be finite and above 0: check the captured store for constant or non-finite values"
+        )
     scale = (len(mean_D) / spread) ** 0.5
     return raw._replace(scale=scale, mean_D=(mean_D * scale).float())
 
@@ -98,6 +103,7 @@ def start_at_mean(
 # %% ../nbs/08b_teacher_init.ipynb #c015
 class Deltas(NamedTuple):
     "Child deltas grouped by parent, padded with zero rows."
+
     rows_PKD: Tensor  # δ⊥ of parent p's k-th child, in the unified space; zero where there is no such child
     slot_C: Tensor  # which k each of the teacher's children has
 
@@ -136,7 +142,7 @@ def delta_frames(
     missing_PR = energy_threshold - (energy_PR.cumsum(1) - energy_PR)
     keep_PR = ((missing_PR > 1e-6) & (energy_PR > 1e-8))[:, :dim]
     frame_PSD = torch.randn(P, dim, D, generator=generator).to(rows_PKD)
-    frame_PSD[:, :keep_PR.shape[1]] = torch.where(keep_PR[..., None], right_PRD[:, :dim], frame_PSD[:, :keep_PR.shape[1]])
+    frame_PSD[:, : keep_PR.shape[1]] = torch.where(keep_PR[..., None], right_PRD[:, :dim], frame_PSD[:, : keep_PR.shape[1]])
     unit_PD = parent_PD / parent_PD.norm(dim=1, keepdim=True)
     frame_PSD = frame_PSD - (frame_PSD @ unit_PD[..., None]) * unit_PD[:, None]
     return torch.linalg.qr(frame_PSD.mT).Q.mT.contiguous(), keep_PR.sum(1)
@@ -144,6 +150,7 @@ def delta_frames(
 # %% ../nbs/08b_teacher_init.ipynb #c023
 class Taught(NamedTuple):
     "The latents a teacher has set, and where it put them."
+
     parent_P: Tensor  # latent number of each of the teacher's parents; empty when parents were not seeded
     child_C: Tensor  # latent number of each of the teacher's children; empty when children were not seeded
     frame_PS: Tensor  # P×s, which rows of the parents' up-projectors come from deltas; all False when projectors were not seeded
@@ -152,14 +159,19 @@ class Taught(NamedTuple):
     def entries(self, sae: HierarchicalSAE) -> list[tuple[nn.Parameter, tuple[Tensor, ...]]]:
         "The taught part of each decoder parameter: the parameter and an index of it."
         child_C = self.child_C - sae.m_top
-        return [(sae.parent_dec_PD, (self.parent_P,)), (sae.child_dec_PLS, (child_C // sae.m_low, child_C % sae.m_low)), (sae.up_PSD, self.frame_PS.nonzero(as_tuple=True))]
+        return [
+            (sae.parent_dec_PD, (self.parent_P,)),
+            (sae.child_dec_PLS, (child_C // sae.m_low, child_C % sae.m_low)),
+            (sae.up_PSD, self.frame_PS.nonzero(as_tuple=True)),
+        ]
 
     @torch.no_grad()
     def give_way(self, sae: HierarchicalSAE) -> None:
         """Make the untaught rows of taught frames orthogonal to the taught ones, so that restoring the frame turns only the untaught.
 
-        Called between an optimizer step and the normalisation, which would otherwise share every correction between both. Cost: P·s²·d."""
-        up_PSD, mask_PS1 = sae.up_PSD[:len(self.frame_PS)], self.frame_PS.to(sae.up_PSD.device)[..., None]
+        Called between an optimizer step and the normalisation, which would otherwise share every correction between both. Cost: P·s²·d.
+        """
+        up_PSD, mask_PS1 = sae.up_PSD[: len(self.frame_PS)], self.frame_PS.to(sae.up_PSD.device)[..., None]
         taught_PSD = up_PSD * mask_PS1
         taught_PSD = taught_PSD / taught_PSD.norm(dim=2, keepdim=True).clamp_min(1e-12)
         up_PSD.sub_(~mask_PS1 * (up_PSD @ taught_PSD.mT @ taught_PSD))
@@ -172,6 +184,7 @@ class Taught(NamedTuple):
 # %% ../nbs/08b_teacher_init.ipynb #c025
 class Start(NamedTuple):
     "Unit directions a teacher start writes into a SAE, in SAE space."
+
     parent_dec_PD: Tensor  # decoder rows of the parents
     parent_enc_PD: Tensor  # encoder rows of the parents
     child_dec_PKD: Tensor  # effective decoder rows of the children, zero-padded
@@ -208,20 +221,32 @@ def teacher_directions(
         parent_PD, rows_PKD = _unit(parent_PD), _unit(rows_PKD)
         return Start(parent_PD, parent_PD, rows_PKD, rows_PKD, frame_PSD, frame_PSD, slot_C, kept_P)
     up_PSD, down_PSD = (torch.linalg.qr(m(frame_PSD).mT).Q.mT.contiguous() for m in (geometry.steering, geometry.detector))
-    return Start(*(_unit(m(v)) for v in (parent_PD, rows_PKD) for m in (geometry.steering, geometry.detector)), up_PSD, down_PSD, slot_C, kept_P)
+    return Start(
+        *(_unit(m(v)) for v in (parent_PD, rows_PKD) for m in (geometry.steering, geometry.detector)),
+        up_PSD,
+        down_PSD,
+        slot_C,
+        kept_P,
+    )
 
 # %% ../nbs/08b_teacher_init.ipynb #c029
 def _check_fit(sae: HierarchicalSAE, teacher: Teacher, n_children: int) -> None:
     "UserError when the teacher has more parents, more children in a family, or other dimensions than the SAE"
     P, D = teacher.parent_PD.shape
     if D != sae.d:
-        raise UserError(f"the teacher's vectors have {D} dimensions and the SAE {sae.d}: estimate the teacher on the model the activations come from")
+        raise UserError(
+            f"the teacher's vectors have {D} dimensions and the SAE {sae.d}: estimate the teacher on the model the activations come from"
+        )
     if P > sae.m_top:
         raise UserError(f"the teacher has {P} parents and the SAE m_top={sae.m_top}: lower concepts.parents or raise hsae.m_top")
     if n_children > sae.m_low:
-        raise UserError(f"a teacher's parent has {n_children} children and the SAE m_low={sae.m_low}: lower concepts.max_children or raise hsae.m_low")
+        raise UserError(
+            f"a teacher's parent has {n_children} children and the SAE m_low={sae.m_low}: lower concepts.max_children or raise hsae.m_low"
+        )
     if sae.subspace_dim >= D:
-        raise UserError(f"subspaces of {sae.subspace_dim} dimensions cannot be orthogonal to their parent in {D}: set hsae.subspace_dim below {D}")
+        raise UserError(
+            f"subspaces of {sae.subspace_dim} dimensions cannot be orthogonal to their parent in {D}: set hsae.subspace_dim below {D}"
+        )
 
 
 @torch.no_grad()
@@ -254,7 +279,10 @@ def init_from_teacher(
         sae.down_PSD[:P], sae.up_PSD[:P] = start.down_PSD, start.up_PSD
     if seed_child_decoder:
         slots_CK = teacher.parent_of_C.to(start.slot_C.device), start.slot_C
-        for rows_MNS, wanted_PKD, frame_MSD in ((sae.child_enc_PLS, start.child_enc_PKD, sae.down_PSD), (sae.child_dec_PLS, start.child_dec_PKD, sae.up_PSD)):
+        for rows_MNS, wanted_PKD, frame_MSD in (
+            (sae.child_enc_PLS, start.child_enc_PKD, sae.down_PSD),
+            (sae.child_dec_PLS, start.child_dec_PKD, sae.up_PSD),
+        ):
             fitted_PKS = torch.linalg.lstsq(frame_MSD[:P].mT, wanted_PKD.mT).solution.mT
             rows_MNS[slots_CK] = _unit(fitted_PKS)[slots_CK]
     sae.normalise_decoder()
@@ -273,4 +301,8 @@ def random_teacher(
     D = teacher.parent_PD.shape[1]
     q_DD, r_DD = torch.linalg.qr(torch.randn(D, D, generator=generator, dtype=torch.float64))
     turn_DD = (q_DD * r_DD.diagonal().sign()).to(teacher.parent_PD)  # signs of R: uniform over rotations (Mezzadri 2007)
-    return teacher._replace(parent_PD=teacher.parent_PD @ turn_DD, child_CD=teacher.child_CD @ turn_DD, estimator=f"{teacher.estimator}, rotated at random")
+    return teacher._replace(
+        parent_PD=teacher.parent_PD @ turn_DD,
+        child_CD=teacher.child_CD @ turn_DD,
+        estimator=f"{teacher.estimator}, rotated at random",
+    )

@@ -96,7 +96,9 @@ def wandb_tracker(
     try:
         import wandb
     except ImportError as e:
-        raise UserError("logging to Weights & Biases was asked for but its package is not installed: pip install wandb, or leave it out") from e
+        raise UserError(
+            "logging to Weights & Biases was asked for but its package is not installed: pip install wandb, or leave it out"
+        ) from e
     run = wandb.init(project=project, dir=str(folder), name=Path(folder).name, mode=mode)
     try:
         yield lambda step, model, values: run.log({f"{k}/{model}": v for k, v in values.items()}, step=step)

@@ -28,13 +28,22 @@ from .flat import SAE
 from .losses import Losses, LossWeights, loss_terms
 from .metrics import ExplainedVariance
 from .plans import Stage, TrainOptions, between, ramp, stage_at, warm_cosine
-from .teacher_init import (InputScale, Taught, fit_input_scale, init_from_teacher, load_input_scale, random_teacher,
-                                        save_input_scale, start_at_mean)
+from polytope_hsae.teacher_init import (
+    InputScale,
+    Taught,
+    fit_input_scale,
+    init_from_teacher,
+    load_input_scale,
+    random_teacher,
+    save_input_scale,
+    start_at_mean,
+)
 from .trackers import RunLog, SpikeWatch, read_log, wandb_tracker
 
 # %% ../nbs/08_training.ipynb #c006
 class Arm(NamedTuple):
     "One SAE of a run and everything about its training that may differ from the others."
+
     sae: SAE  # trained in place
     stages: Sequence[Stage]  # its plan; all arms of a run take the same number of steps
     weights: LossWeights = LossWeights()  # weights of the loss terms
@@ -47,12 +56,14 @@ def validation_error(
     batches: Sequence[Tensor],  # held-out activations, in the form `train` is given them
 ) -> Callable[[str, Arm], dict[str, float]]:  # for `train(validate=…)`
     "1 − EV over held-out batches, pooled in float64. Cost: one forward pass over them per call and SAE."
+
     def measure(name: str, arm: Arm) -> dict[str, float]:
         ev = ExplainedVariance()
         for batch_BD in batches:
             x_BD = batch_BD.to(arm.sae.dec_bias_D) if arm.scale is None else arm.scale.apply(batch_BD.to(arm.sae.dec_bias_D))
             ev.update(x_BD, arm.sae.decode(arm.sae.encode(x_BD)))
         return {"1-EV": 1 - ev.compute()}
+
     return measure
 
 # %% ../nbs/08_training.ipynb #c010
@@ -62,7 +73,11 @@ def make_optimizer(
 ) -> torch.optim.AdamW:  # groups in order: decoder, encoder matrices, biases
     "Fused AdamW with a group for what a stage may slow or freeze. Memory: two moments per parameter."
     encoder = sae.encoder_parameters()
-    groups = [(sae.decoder_parameters(), 0.0), ([p for p in encoder if p.dim() > 1], weight_decay), ([p for p in encoder if p.dim() <= 1], 0.0)]
+    groups = [
+        (sae.decoder_parameters(), 0.0),
+        ([p for p in encoder if p.dim() > 1], weight_decay),
+        ([p for p in encoder if p.dim() <= 1], 0.0),
+    ]
     return torch.optim.AdamW([{"params": p, "weight_decay": w} for p, w in groups if p], fused=True)
 
 
@@ -100,13 +115,19 @@ class Trainee:
         stage, within = stage_at(self.arm.stages, step)
         w, rise = self.arm.weights, ramp(step, self.options.l1_warmup)
         beta = w.top_level_beta if stage.beta is None else between(stage.beta, within, stage.steps)
-        return w._replace(l1_parent=w.l1_parent * rise, l1_child=w.l1_child * rise, top_level_beta=beta,
-                          causal_ortho=w.causal_ortho if stage.causal_ortho else 0.0)
+        return w._replace(
+            l1_parent=w.l1_parent * rise,
+            l1_child=w.l1_child * rise,
+            top_level_beta=beta,
+            causal_ortho=w.causal_ortho if stage.causal_ortho else 0.0,
+        )
 
 # %% ../nbs/08_training.ipynb #c014
 def _out_of_memory(e: Exception) -> bool:
     "Whether an exception says that memory ran out, on a GPU or on the CPU"
-    return isinstance(e, (torch.OutOfMemoryError, MemoryError)) or any(m in str(e) for m in ("not enough memory", "can't allocate memory", "out of memory"))
+    return isinstance(e, (torch.OutOfMemoryError, MemoryError)) or any(
+        m in str(e) for m in ("not enough memory", "can't allocate memory", "out of memory")
+    )
 
 
 @patch
@@ -174,7 +195,11 @@ def apply(self: Trainee, step: int) -> None:
 def health(self: Trainee) -> dict[str, float | str]:
     "Losses, rates and health of the last step: dead latents, norms, how far the taught rows have turned. Cost: one look at W_dec."
     rows_LD = self.sae.W_dec
-    out = self.now | {"dead": float(self.sae.dead_F().float().mean()), "norm_error": float((rows_LD.norm(dim=1) - 1).abs().max()), "accum": self.accum}
+    out = self.now | {
+        "dead": float(self.sae.dead_F().float().mean()),
+        "norm_error": float((rows_LD.norm(dim=1) - 1).abs().max()),
+        "accum": self.accum,
+    }
     if self.arm.taught is not None and len(self.arm.taught.start_RD):
         out["taught_cosine"] = float(self.arm.taught.cosine(self.sae).mean())
     return out
@@ -194,8 +219,13 @@ def averaged(self: Trainee) -> SAE | None:
 @patch
 def state(self: Trainee) -> dict[str, Any]:
     "Everything that determines this arm's later steps."
-    return {"sae": dict(self.sae.state_dict()), "optimizer": self.optimizer.state_dict()["state"], "spikes": [self.spikes.mean, self.spikes.n],
-            "accum": self.accum, "ema": self.ema}
+    return {
+        "sae": dict(self.sae.state_dict()),
+        "optimizer": self.optimizer.state_dict()["state"],
+        "spikes": [self.spikes.mean, self.spikes.n],
+        "accum": self.accum,
+        "ema": self.ema,
+    }
 
 
 @patch
@@ -215,12 +245,16 @@ def _check_arms(arms: Mapping[str, Arm]) -> int:
         raise UserError("there is no SAE to train: give at least one")
     totals = {name: sum(s.steps for s in arm.stages) for name, arm in arms.items()}
     if len(set(totals.values())) > 1:
-        raise UserError(f"the plans differ in length ({totals}), which makes the arms incomparable: give every SAE the same number of steps")
+        raise UserError(
+            f"the plans differ in length ({totals}), which makes the arms incomparable: give every SAE the same number of steps"
+        )
     for name, arm in arms.items():
         for s in arm.stages:
             if s.taught_row_lr_mult is not None and (arm.taught is None or s.decoder_lr_mult <= 0):
-                raise UserError(f"stage {s.name} of '{name}' slows taught rows, but {'no teacher has set any' if arm.taught is None else 'its decoder_lr_mult is 0'}: "
-                                "pass what init_from_teacher returned and a decoder_lr_mult above 0, or leave taught_row_lr_mult out")
+                raise UserError(
+                    f"stage {s.name} of '{name}' slows taught rows, but {'no teacher has set any' if arm.taught is None else 'its decoder_lr_mult is 0'}: "
+                    "pass what init_from_teacher returned and a decoder_lr_mult above 0, or leave taught_row_lr_mult out"
+                )
     return next(iter(totals.values()))
 
 
@@ -232,7 +266,12 @@ def fingerprint(
     free = {"log_every", "checkpoint_every", "keep_last_k", "spike_factor"}
     facts = {"options": {k: v for k, v in dataclasses.asdict(options).items() if k not in free}}
     for name, arm in arms.items():
-        facts[name] = {"sae": arm.sae.config(), "stages": [s._asdict() for s in arm.stages], "weights": arm.weights._asdict(), "scale": arm.scale and arm.scale.scale}
+        facts[name] = {
+            "sae": arm.sae.config(),
+            "stages": [s._asdict() for s in arm.stages],
+            "weights": arm.weights._asdict(),
+            "scale": arm.scale and arm.scale.scale,
+        }
     return json.loads(json.dumps(facts))
 
 # %% ../nbs/08_training.ipynb #c020
@@ -276,8 +315,10 @@ class Run:
         "Continue at a checkpoint. UserError when it belongs to other settings."
         changed = sorted(k for k in self.facts.keys() | state["facts"].keys() if self.facts.get(k) != state["facts"].get(k))
         if changed:
-            raise UserError(f"the checkpoint at step {step} in {self.checkpoints} was made with other settings of {', '.join(changed)}: "
-                            "restore them, or train anew without resuming")
+            raise UserError(
+                f"the checkpoint at step {step} in {self.checkpoints} was made with other settings of {', '.join(changed)}: "
+                "restore them, or train anew without resuming"
+            )
         for name, trainee in self.trainees.items():
             trainee.load_state(state["trainees"][name])
         self.source.restore(state["source"])
@@ -286,8 +327,14 @@ class Run:
 
     def save(self, source: dict[str, Any] | None = None) -> Path:
         "Write a checkpoint of this step; `source` overrides the data position."
-        state = {"facts": self.facts, "trainees": {n: t.state() for n, t in self.trainees.items()}, "rng": rng_state(),
-                 "source": source or self.source.state(), "activations": self.activations, "best": self.best}
+        state = {
+            "facts": self.facts,
+            "trainees": {n: t.state() for n, t in self.trainees.items()},
+            "rng": rng_state(),
+            "source": source or self.source.state(),
+            "activations": self.activations,
+            "best": self.best,
+        }
         return save_checkpoint(self.checkpoints, self.step, state, self.options.keep_last_k)
 
 # %% ../nbs/08_training.ipynb #c021
@@ -298,7 +345,9 @@ def _inputs(self: Run, batch_BD: Tensor) -> dict[str, Tensor]:
     out = {}
     for name, t in self.trainees.items():
         if batch_BD.dim() != 2 or batch_BD.shape[1] != t.sae.d:
-            raise UserError(f"a batch has shape {tuple(batch_BD.shape)}, but '{name}' takes n×{t.sae.d}: train it on activations of the model it was built for")
+            raise UserError(
+                f"a batch has shape {tuple(batch_BD.shape)}, but '{name}' takes n×{t.sae.d}: train it on activations of the model it was built for"
+            )
         on_device_BD = batch_BD.to(t.sae.dec_bias_D.device, torch.float32, non_blocking=True)
         key = id(t.arm.scale)
         if key not in mapped:
@@ -317,9 +366,15 @@ def advance(self: Run) -> int:
     if wrong:
         kept = self.save(position)
         bad = int((~torch.isfinite(batch_BD)).any(1).sum())
-        cause = f"{bad} of the batch's {len(batch_BD)} activations are not finite" if bad else "; ".join(f"'{n}': {why}" for n, why in wrong.items())
+        cause = (
+            f"{bad} of the batch's {len(batch_BD)} activations are not finite"
+            if bad
+            else "; ".join(f"'{n}': {why}" for n, why in wrong.items())
+        )
         cure = "recapture the activations" if bad else "lower training.lr or training.grad_clip"
-        raise UserError(f"training stopped before step {self.step + 1} because {cause}; the state is kept in {kept}: {cure}, then train again")
+        raise UserError(
+            f"training stopped before step {self.step + 1} because {cause}; the state is kept in {kept}: {cure}, then train again"
+        )
     for t in self.trainees.values():
         t.apply(self.step)
     self.step += 1
@@ -383,7 +438,11 @@ def keep_books(self: Run) -> None:
 def show(self: Run, bar: tqdm, n: int) -> None:
     "Move the bar by a batch; rate and time left count activations of this attempt."
     if bar.total is None:
-        bar.total, bar.n, bar.initial = self.activations + (self.total - self.step) * n, self.activations - n, self.activations - n
+        bar.total, bar.n, bar.initial = (
+            self.activations + (self.total - self.step) * n,
+            self.activations - n,
+            self.activations - n,
+        )
     bar.update(n)
     if self.step % self.options.log_every == 0:
         bar.set_postfix(step=f"{self.step}/{self.total}", **{name: f"{t.now['recon']:.3f}" for name, t in self.trainees.items()})
@@ -391,6 +450,7 @@ def show(self: Run, bar: tqdm, n: int) -> None:
 # %% ../nbs/08_training.ipynb #c025
 class TrainReport(NamedTuple):
     "What a run did."
+
     steps: int  # completed, over all attempts
     activations: int  # seen by each SAE
     seconds: float  # wall-clock time of this attempt
@@ -408,7 +468,9 @@ def train(
     options: TrainOptions = TrainOptions(),  # schedules, clipping, logging, checkpoints
     weights: LossWeights = LossWeights(),  # loss weights of bare SAEs
     scale: InputScale | None = None,  # from batches to the inputs of bare SAEs; None: they are inputs already
-    validate: Callable[[str, Arm], Mapping[str, float]] | None = None,  # name and arm → values to log; `1-EV` drives early stopping
+    validate: (
+        Callable[[str, Arm], Mapping[str, float]] | None
+    ) = None,  # name and arm → values to log; `1-EV` drives early stopping
     after_step: Callable[[int], None] | None = None,  # called with the steps completed, after logs and checkpoints
     trackers: Sequence[Callable[[int, str, Mapping], None]] = (),  # called with step, name and values beside the log
     resume: bool = True,  # continue from the newest checkpoint in out_dir
@@ -438,4 +500,11 @@ def train(
                 t.sae.eval().requires_grad_(True)
     reason = "finished" if run.step == run.total else "early stop"
     averaged = {n: sae for n, t in run.trainees.items() if (sae := t.averaged()) is not None}
-    return TrainReport(run.step, run.activations, time.perf_counter() - run.started[0], reason, {n: t.health() for n, t in run.trainees.items()}, averaged)
+    return TrainReport(
+        run.step,
+        run.activations,
+        time.perf_counter() - run.started[0],
+        reason,
+        {n: t.health() for n, t in run.trainees.items()},
+        averaged,
+    )

@@ -20,8 +20,17 @@ from torch.nn.functional import cosine_similarity
 from tqdm.auto import tqdm
 
 from . import nulls
-from .inference import (equal_verdict, holm, interval, larger_verdict, null_summary, paired_effect,
-                                     subtree_weights, tost_p, weighted_medians)
+from polytope_hsae.inference import (
+    equal_verdict,
+    holm,
+    interval,
+    larger_verdict,
+    null_summary,
+    paired_effect,
+    subtree_weights,
+    tost_p,
+    weighted_medians,
+)
 from .interventions import sibling_contrast
 from .results import Null, Result
 from .simplex import SimplexPlan, plan_simplices, regularity, vertex_skill
@@ -89,19 +98,24 @@ def measure(
     between = lambda index, i, j: whole[index[:, j]] - whole[index[:, i]]
     cosines = lambda a, b: cosine_similarity(a, b, dim=1).numpy()
     return {
-        "synsets": dict(held_out_lemma=mean_projection(rows_RD, study.lemma_test, vectors.lemma_SD).numpy(),
-                        held_out_form=mean_projection(rows_RD, study.form_test, vectors.form_SD).numpy(),
-                        auc=separation_auc(projection_RS, study.lemma_test, study.strangers)),
-        "edges": dict(projection_apart=on_edges(mean_projection(rows_RD, child_words, vectors.apart_AD)),
-                      auc_apart=on_edges(separation_auc((rows_RD @ vectors.apart_AD.T).numpy(), child_words, study.outside)),
-                      cos_apart=on_edges(offset_cosine(vectors.apart_AD, whole[apart_child])),
-                      cos_whole=offset_cosine(whole[parent_E], whole[child_E]).numpy(),
-                      cos_split=offset_cosine(vectors.form_SD[parent_E], vectors.form_SD[child_E]).numpy()),
+        "synsets": dict(
+            held_out_lemma=mean_projection(rows_RD, study.lemma_test, vectors.lemma_SD).numpy(),
+            held_out_form=mean_projection(rows_RD, study.form_test, vectors.form_SD).numpy(),
+            auc=separation_auc(projection_RS, study.lemma_test, study.strangers),
+        ),
+        "edges": dict(
+            projection_apart=on_edges(mean_projection(rows_RD, child_words, vectors.apart_AD)),
+            auc_apart=on_edges(separation_auc((rows_RD @ vectors.apart_AD.T).numpy(), child_words, study.outside)),
+            cos_apart=on_edges(offset_cosine(vectors.apart_AD, whole[apart_child])),
+            cos_whole=offset_cosine(whole[parent_E], whole[child_E]).numpy(),
+            cos_split=offset_cosine(vectors.form_SD[parent_E], vectors.form_SD[child_E]).numpy(),
+        ),
         "vertices": dict(cohen_d=contrast.cohen_d_V, sibling_shift=contrast.sibling_V),
         "families": dict(vertex_skill=vertex_skill(plan, projection_RS), edge_cv=edge_cv, gram_error=gram_error),
         "sibling pairs": dict(cos_siblings=cosines(between(found.siblings_P3, 1, 2), whole[found.siblings_P3[:, 0]])),
         "cousins": dict(cos_cousins=cosines(between(found.cousins_Q4, 0, 1), between(found.cousins_Q4, 2, 3))),
-        "chains": dict(cos_chain=cosines(between(found.chains_C3, 0, 1), between(found.chains_C3, 1, 2)))}
+        "chains": dict(cos_chain=cosines(between(found.chains_C3, 0, 1), between(found.chains_C3, 1, 2))),
+    }
 
 
 def unit_synsets(
@@ -110,9 +124,15 @@ def unit_synsets(
 ) -> dict[str, np.ndarray]:
     "The synset each unit hangs on: itself, the child, the vertex or the parent; its subtree is the unit's."
     found = study.families
-    return {"synsets": np.arange(len(study.token_sets)), "edges": study.edges_E2[:, 1].numpy(),
-            "vertices": np.concatenate([*plan.vertex_F, np.empty(0, int)]), "families": plan.parents_F, "sibling pairs": found.siblings_P3[:, 0].numpy(),
-            "cousins": found.cousins_Q4[:, 1].numpy(), "chains": found.chains_C3[:, 2].numpy()}
+    return {
+        "synsets": np.arange(len(study.token_sets)),
+        "edges": study.edges_E2[:, 1].numpy(),
+        "vertices": np.concatenate([*plan.vertex_F, np.empty(0, int)]),
+        "families": plan.parents_F,
+        "sibling pairs": found.siblings_P3[:, 0].numpy(),
+        "cousins": found.cousins_Q4[:, 1].numpy(),
+        "chains": found.chains_C3[:, 2].numpy(),
+    }
 
 # %% ../nbs/06_validation.ipynb #c017
 def with_unrelated_parents(
@@ -138,6 +158,7 @@ def with_unrelated_parents(
 # %% ../nbs/06_validation.ipynb #c021
 class Claim(NamedTuple):
     "One statistic and what is claimed about it."
+
     name: str  # as it appears in results.json
     level: str  # kind of unit, a key of `Measures`
     column: str
@@ -177,6 +198,7 @@ def row_medians(
 
 class Evidence(NamedTuple):
     "One claim with its numbers, units without a value left out."
+
     claim: Claim
     real_U: np.ndarray
     draws: dict[str, np.ndarray]  # null → [N, U]; the first is the main null
@@ -206,13 +228,32 @@ def compare_with_nulls(
         gain_U = sign * (real_U - np.nanmean(values, 0))
         p, (low, high) = min(1.0, beside[null].p * (adjust if null == main else 1.0)), evidence.span(gain_U)
         ruling[null] = larger_verdict(p, low, high, claim.worth, alpha)
-        gains.append(Result(name=f"{claim.name}.gain.{null.replace(' ', '_')}", value=float(np.median(gain_U)), low=low, high=high,
-                            effect_size=paired_effect(gain_U), verdict=ruling[null], note=f"paired, {'null minus real' if sign < 0 else 'real minus null'}; p {p:.3g}", **common))
+        gains.append(
+            Result(
+                name=f"{claim.name}.gain.{null.replace(' ', '_')}",
+                value=float(np.median(gain_U)),
+                low=low,
+                high=high,
+                effect_size=paired_effect(gain_U),
+                verdict=ruling[null],
+                note=f"paired, {'null minus real' if sign < 0 else 'real minus null'}; p {p:.3g}",
+                **common,
+            )
+        )
     verdict = next((v for v in ("fails", "cannot tell") if v in ruling.values()), "holds")
     stopped = ", ".join(null for null, v in ruling.items() if v == verdict and v != "holds")
     low, high = evidence.span(real_U)
-    value = Result(name=claim.name, value=float(np.median(real_U)), low=low, high=high, effect_size=gains[0].effect_size, verdict=verdict,
-                   nulls=beside, note=f"does not clear: {stopped}" if stopped else "clears every null", **common)
+    value = Result(
+        name=claim.name,
+        value=float(np.median(real_U)),
+        low=low,
+        high=high,
+        effect_size=gains[0].effect_size,
+        verdict=verdict,
+        nulls=beside,
+        note=f"does not clear: {stopped}" if stopped else "clears every null",
+        **common,
+    )
     return [value, *gains]
 
 # %% ../nbs/06_validation.ipynb #c026
@@ -233,20 +274,45 @@ def compare_with_right_angle(
     off_U, off = degrees_off(cos_U), {null: degrees_off(values) for null, values in draws.items()}
     boot_B, main, size_U = weighted_medians(off_U, weights_BU), next(iter(off)), np.abs(degrees_off(cos_U))
     p, (low, high) = tost_p(boot_B, margin), interval(boot_B)
-    passed = {null: np.mean([tost_p(weighted_medians(draw, weights_BU), margin) <= alpha for draw in values])
-              for null, values in off.items() if np.isfinite(values).all()}
+    passed = {
+        null: np.mean([tost_p(weighted_medians(draw, weights_BU), margin) <= alpha for draw in values])
+        for null, values in off.items()
+        if np.isfinite(values).all()
+    }
     noise = max(passed.values())
-    common = dict(n=off_U.size, n_unit=claim.level, unit=claim.unit, effect_size=-paired_effect(size_U - np.nanmean(np.abs(off[main]), 0)))
+    common = dict(
+        n=off_U.size, n_unit=claim.level, unit=claim.unit, effect_size=-paired_effect(size_U - np.nanmean(np.abs(off[main]), 0))
+    )
     middle = {null: row_medians(values) for null, values in off.items()}
-    signed = Result(name=f"{claim.name}.offset", value=float(np.median(off_U)), low=low, high=high, verdict=equal_verdict(p, low, high, margin, noise, alpha),
-                    nulls={null: Null(value=float(np.median(m)), low=interval(m)[0], high=interval(m)[1], n=m.size) for null, m in middle.items()},
-                    note=f"TOST p {p:.3g} at ±{margin:g}°, passed by {noise:.0%} of {max(passed, key=passed.get)} draws", **common)
+    signed = Result(
+        name=f"{claim.name}.offset",
+        value=float(np.median(off_U)),
+        low=low,
+        high=high,
+        verdict=equal_verdict(p, low, high, margin, noise, alpha),
+        nulls={
+            null: Null(value=float(np.median(m)), low=interval(m)[0], high=interval(m)[1], n=m.size) for null, m in middle.items()
+        },
+        note=f"TOST p {p:.3g} at ±{margin:g}°, passed by {noise:.0%} of {max(passed, key=passed.get)} draws",
+        **common,
+    )
     low, high = evidence.span(size_U)
     beside = {null: null_summary(float(np.median(size_U)), row_medians(np.abs(values)), "less") for null, values in off.items()}
     further = min(null.value for null in beside.values()) >= 3 * np.median(size_U)
     met = "not met" if low > margin or not further else "met" if high <= margin else "cannot tell"
-    return [signed, Result(name=claim.name, value=float(np.median(size_U)), low=low, high=high, nulls=beside, verdict=met,
-                           target=f"median |angle − 90°| ≤ {margin:g}°, nulls at least 3 times further", **common)]
+    return [
+        signed,
+        Result(
+            name=claim.name,
+            value=float(np.median(size_U)),
+            low=low,
+            high=high,
+            nulls=beside,
+            verdict=met,
+            target=f"median |angle − 90°| ≤ {margin:g}°, nulls at least 3 times further",
+            **common,
+        ),
+    ]
 
 # %% ../nbs/06_validation.ipynb #c028
 def judge(
@@ -259,11 +325,19 @@ def judge(
     claims: tuple[Claim, ...] = CLAIMS,
 ) -> list[Result]:
     "Results and verdicts for every claim; the primary claims form one family for Holm's correction."
-    weights = {level: subtree_weights(study.subtree_S.numpy()[at], rng, n_boot) for level, at in unit_synsets(study, plan).items() if len(at)}
+    weights = {
+        level: subtree_weights(study.subtree_S.numpy()[at], rng, n_boot)
+        for level, at in unit_synsets(study, plan).items()
+        if len(at)
+    }
     cases = []
     for claim in claims:
         real_U = real[claim.level][claim.column]
-        draws = {null: levels[claim.level][claim.column] for null, levels in drawn.items() if claim.column in levels.get(claim.level, {})}
+        draws = {
+            null: levels[claim.level][claim.column]
+            for null, levels in drawn.items()
+            if claim.column in levels.get(claim.level, {})
+        }
         keep = np.isfinite(real_U) & np.all([np.isfinite(values).any(0) for values in draws.values()], axis=0)
         if keep.sum() > 1:
             inside_BU = weights[claim.level][:, keep]
@@ -271,12 +345,20 @@ def judge(
     primary = [case for case in cases if case.claim.primary]
     p_K = np.array([case.null(next(iter(case.draws))).p for case in primary])
     factor = dict(zip([case.claim.name for case in primary], holm(p_K) / p_K))
-    return [result for case in cases for result in
-            (compare_with_right_angle(case) if case.claim.kind == "right angle" else compare_with_nulls(case, factor.get(case.claim.name, 1.0)))]
+    return [
+        result
+        for case in cases
+        for result in (
+            compare_with_right_angle(case)
+            if case.claim.kind == "right angle"
+            else compare_with_nulls(case, factor.get(case.claim.name, 1.0))
+        )
+    ]
 
 # %% ../nbs/06_validation.ipynb #c030
 class Validation(NamedTuple):
     "Outcome of a study."
+
     results: list[Result]
     tables: dict[str, pd.DataFrame]  # per kind of unit: synset, size, depth, subtree, statistics, and `statistic|null` means
     vectors: Vectors  # of the real rows
@@ -321,12 +403,16 @@ def validate_geometry(
     "Every claim beside every null. Raises ValueError on rows that are not finite. Cost: one estimation per draw."
     bad = ~torch.isfinite(g_VD).all(1)
     if bad.any():
-        raise ValueError(f"{int(bad.sum())} unembedding rows hold NaN or infinite values (first: row {int(bad.nonzero()[0])}); check the model's weights")
+        raise ValueError(
+            f"{int(bad.sum())} unembedding rows hold NaN or infinite values (first: row {int(bad.nonzero()[0])}); check the model's weights"
+        )
     plan, rows = plan_simplices(study), g_VD[study.used_R]
     vectors = study_vectors(rows, study, estimator)
     real, drawn = measure(rows, study, plan, vectors), {}
     for null, n in draws.items():
-        one = lambda own_rng: measure(fake := null_rows(null, g_VD, study, own_rng), study, plan, study_vectors(fake, study, estimator))
+        one = lambda own_rng: measure(
+            fake := null_rows(null, g_VD, study, own_rng), study, plan, study_vectors(fake, study, estimator)
+        )
         found = list(tqdm(map(one, rng.spawn(n)), total=n, desc=f"{group}, null: {null}", unit="draw"))
         drawn[null] = {level: {k: np.stack([m[level][k] for m in found]) for k in real[level]} for level in real}
     parents = nulls.unrelated_parents(study.token_sets, study.edges_E2, study.depth_S, rng, n_parents)
@@ -345,10 +431,21 @@ def unit_tables(
     size_S = np.array([len(t) for t in study.token_sets])
     tables = {}
     for level, at in unit_synsets(study, plan).items():
-        beside = {f"{k}|{null}": np.where(np.isnan(v).all(0), np.nan, np.nansum(v, 0) / np.maximum((~np.isnan(v)).sum(0), 1))
-                  for null, levels in drawn.items() for k, v in levels.get(level, {}).items()}
-        tables[level] = pd.DataFrame(dict(synset=at, size=size_S[at], depth=study.depth_S.numpy()[at], subtree=study.subtree_S.numpy()[at],
-                                          **real[level], **beside))
+        beside = {
+            f"{k}|{null}": np.where(np.isnan(v).all(0), np.nan, np.nansum(v, 0) / np.maximum((~np.isnan(v)).sum(0), 1))
+            for null, levels in drawn.items()
+            for k, v in levels.get(level, {}).items()
+        }
+        tables[level] = pd.DataFrame(
+            dict(
+                synset=at,
+                size=size_S[at],
+                depth=study.depth_S.numpy()[at],
+                subtree=study.subtree_S.numpy()[at],
+                **real[level],
+                **beside,
+            )
+        )
     parent = study.edges_E2[:, 0].numpy()
     tables["edges"] = tables["edges"].assign(parent=parent, parent_size=size_S[parent])
     return tables
@@ -363,7 +460,13 @@ def by_stratum(
     stratum = pd.qcut(table[by], 4, duplicates="drop") if by == "size" else table[by]
     beside = [c for c in table if c == column or c.startswith(f"{column}|")]
     grouped = table.groupby(stratum, observed=True)
-    return pd.concat([grouped[column].agg(n="count", q25=lambda x: x.quantile(0.25), q75=lambda x: x.quantile(0.75)), grouped[beside].median()], axis=1)
+    return pd.concat(
+        [
+            grouped[column].agg(n="count", q25=lambda x: x.quantile(0.25), q75=lambda x: x.quantile(0.75)),
+            grouped[beside].median(),
+        ],
+        axis=1,
+    )
 
 # %% ../nbs/06_validation.ipynb #c039
 def compare_metrics(
@@ -386,7 +489,18 @@ def compare_metrics(
             p = min(1.0, 2 * (1 + min((boot_B <= 0).sum(), (boot_B >= 0).sum())) / (boot_B.size + 1))
             cases.append((claim, name, gain_U[keep], boot_B, p))
     adjusted = holm(np.array([p for *_, p in cases]))
-    return [Result(name=f"metric.{claim.column}.over.{name}", value=float(np.median(gain_U)), low=interval(boot_B)[0], high=interval(boot_B)[1], unit=claim.unit,
-                   n=gain_U.size, n_unit=claim.level, effect_size=paired_effect(gain_U), note=f"adjusted two-sided p {p:.3g}",
-                   verdict="cannot tell" if p > alpha else "holds" if np.median(gain_U) > 0 else "fails")
-            for (claim, name, gain_U, boot_B, _), p in zip(cases, adjusted)]
+    return [
+        Result(
+            name=f"metric.{claim.column}.over.{name}",
+            value=float(np.median(gain_U)),
+            low=interval(boot_B)[0],
+            high=interval(boot_B)[1],
+            unit=claim.unit,
+            n=gain_U.size,
+            n_unit=claim.level,
+            effect_size=paired_effect(gain_U),
+            note=f"adjusted two-sided p {p:.3g}",
+            verdict="cannot tell" if p > alpha else "holds" if np.median(gain_U) > 0 else "fails",
+        )
+        for (claim, name, gain_U, boot_B, _), p in zip(cases, adjusted)
+    ]

@@ -21,15 +21,37 @@ from .results import PhaseResults, Result
 
 # %% ../nbs/11_visualization.ipynb #c006
 PALETTE = sns.color_palette("colorblind")
-NULL_COLOUR = (.6, .6, .6)
-_FIXED = {"real": 0, "teacher": 0, "baseline": 1, "random teacher": 3, "shuffled teacher": 4, "flat": 2, "DiffMean": 2, "random": 7}
+NULL_COLOUR = (0.6, 0.6, 0.6)
+_FIXED = {
+    "real": 0,
+    "teacher": 0,
+    "baseline": 1,
+    "random teacher": 3,
+    "shuffled teacher": 4,
+    "flat": 2,
+    "DiffMean": 2,
+    "random": 7,
+}
 
 
 def style() -> None:
     "Set the house style for all figures of a session: white grid, colour-blind-safe palette, small text that stays legible in a report"
-    sns.set_theme(context="paper", style="whitegrid", palette="colorblind",
-                  rc={"figure.dpi": 110, "savefig.dpi": 150, "savefig.bbox": "tight", "axes.titlesize": "medium", "axes.titleweight": "bold",
-                      "axes.spines.top": False, "axes.spines.right": False, "legend.frameon": False, "grid.color": ".92"})
+    sns.set_theme(
+        context="paper",
+        style="whitegrid",
+        palette="colorblind",
+        rc={
+            "figure.dpi": 110,
+            "savefig.dpi": 150,
+            "savefig.bbox": "tight",
+            "axes.titlesize": "medium",
+            "axes.titleweight": "bold",
+            "axes.spines.top": False,
+            "axes.spines.right": False,
+            "legend.frameon": False,
+            "grid.color": ".92",
+        },
+    )
 
 
 def colours(
@@ -50,7 +72,7 @@ def _figure(width: float, height: float, columns: int = 1, **kw) -> tuple[Figure
 
 def _caption(fig: Figure, text: str) -> Figure:
     "Write the caption under the figure, wrapped to its width"
-    fig.supxlabel(textwrap.fill(text, int(15 * fig.get_figwidth())), x=.01, ha="left", fontsize="small", color=".35")
+    fig.supxlabel(textwrap.fill(text, int(15 * fig.get_figwidth())), x=0.01, ha="left", fontsize="small", color=".35")
     return fig
 
 # %% ../nbs/11_visualization.ipynb #c011
@@ -68,13 +90,41 @@ def against_nulls(
         long["source"] = long["source"].map({column: "real", **{c: c.split("|")[1] for c in nulls}})
         order = ["real", *(c.split("|")[1] for c in nulls)]
         tint = {s: PALETTE[0] if s == "real" else NULL_COLOUR for s in order}
-        sns.violinplot(long, x="source", y="value", hue="source", order=order, palette=tint, legend=False, cut=0, inner="quart", linewidth=.8, alpha=.45,
-                       density_norm="width", ax=ax)
-        sns.stripplot(long, x="source", y="value", hue="source", order=order, palette=tint, legend=False, size=2, alpha=.6, jitter=.12, ax=ax)
+        sns.violinplot(
+            long,
+            x="source",
+            y="value",
+            hue="source",
+            order=order,
+            palette=tint,
+            legend=False,
+            cut=0,
+            inner="quart",
+            linewidth=0.8,
+            alpha=0.45,
+            density_norm="width",
+            ax=ax,
+        )
+        sns.stripplot(
+            long,
+            x="source",
+            y="value",
+            hue="source",
+            order=order,
+            palette=tint,
+            legend=False,
+            size=2,
+            alpha=0.6,
+            jitter=0.12,
+            ax=ax,
+        )
         ax.set(xlabel="", ylabel=label)
         ax.set_xticks(range(len(order)), [textwrap.fill(s, 9) for s in order], fontsize="small")
         counts.append(f"{int(table[column].notna().sum())}")
-    return _caption(fig, f"One dot is one {unit} (n = {', '.join(counts)}); dots of a null are its mean over draws for the same {unit}. Dashed lines are quartiles.")
+    return _caption(
+        fig,
+        f"One dot is one {unit} (n = {', '.join(counts)}); dots of a null are its mean over draws for the same {unit}. Dashed lines are quartiles.",
+    )
 
 # %% ../nbs/11_visualization.ipynb #c014
 def sorted_projections(
@@ -90,17 +140,20 @@ def sorted_projections(
     tints = [PALETTE[0], NULL_COLOUR, PALETTE[1], PALETTE[2], PALETTE[4]]
     for (column, legend), tint, marker in zip(columns.items(), tints, "osD^v"):
         ax.plot(range(len(table)), table[column].to_numpy()[order], marker, ms=3.2, color=tint, label=legend)
-    ax.axhline(0, color=".3", lw=.8)
-    ax.axhline(1, color=".3", lw=.8, ls=":")
+    ax.axhline(0, color=".3", lw=0.8)
+    ax.axhline(1, color=".3", lw=0.8, ls=":")
     ax.set(xlabel=f"synset, sorted by {next(iter(columns.values()))}", ylabel=label, xlim=(-1, len(table)))
     if named:
         ax.set_xticks(range(len(table)), [names[i] for i in order], rotation=90, fontsize="x-small")
-    sns.move_legend(ax, "lower center", bbox_to_anchor=(.5, 1), ncols=len(columns)) if ax.legend() else None
-    return _caption(fig, f"One mark is one synset (n = {len(table)}). Dotted line: 1, the value on the words the vector was estimated from.")
+    sns.move_legend(ax, "lower center", bbox_to_anchor=(0.5, 1), ncols=len(columns)) if ax.legend() else None
+    return _caption(
+        fig, f"One mark is one synset (n = {len(table)}). Dotted line: 1, the value on the words the vector was estimated from."
+    )
 
 # %% ../nbs/11_visualization.ipynb #c017
 class Matrix(NamedTuple):
     "One panel of `heatmaps`."
+
     title: str
     values: np.ndarray  # rows × columns
     unit: str  # label of the colour bar
@@ -119,12 +172,26 @@ def heatmaps(
     for ax, m in zip(axes, panels):
         signed = m.values.min() < 0 < m.values.max()
         limit = np.abs(m.values).max()
-        sns.heatmap(m.values, ax=ax, cmap="RdBu_r" if signed else "cividis_r", vmin=-limit if signed else None, vmax=limit if signed else None,
-                    xticklabels=False, yticklabels=False, cbar_kws={"label": m.unit, "shrink": .8}, square=m.values.shape[0] == m.values.shape[1], rasterized=True)
+        sns.heatmap(
+            m.values,
+            ax=ax,
+            cmap="RdBu_r" if signed else "cividis_r",
+            vmin=-limit if signed else None,
+            vmax=limit if signed else None,
+            xticklabels=False,
+            yticklabels=False,
+            cbar_kws={"label": m.unit, "shrink": 0.8},
+            square=m.values.shape[0] == m.values.shape[1],
+            rasterized=True,
+        )
         if len(m.rows) <= 40:
-            ax.set_yticks(np.arange(len(m.rows)) + .5, m.rows, fontsize="xx-small" if len(m.rows) > 20 else "x-small", rotation=0)
+            ax.set_yticks(
+                np.arange(len(m.rows)) + 0.5, m.rows, fontsize="xx-small" if len(m.rows) > 20 else "x-small", rotation=0
+            )
         if len(m.columns) <= 40:
-            ax.set_xticks(np.arange(len(m.columns)) + .5, m.columns, fontsize="xx-small" if len(m.columns) > 20 else "x-small", rotation=90)
+            ax.set_xticks(
+                np.arange(len(m.columns)) + 0.5, m.columns, fontsize="xx-small" if len(m.columns) > 20 else "x-small", rotation=90
+            )
         ax.set(title=m.title, xlabel=xlabel, ylabel=ylabel)
     return _caption(fig, caption or f"{len(panels[0].rows)} × {len(panels[0].columns)} values per panel.")
 
@@ -139,14 +206,18 @@ def polytope(
 ) -> Figure:
     "A concept's children as a polytope, with words around its vertices. Raises ValueError unless dims is 2 or 3 and below the number of children."
     if dims not in (2, 3) or dims >= len(child_CD):
-        raise ValueError(f"{len(child_CD)} children span {len(child_CD) - 1} dimensions; dims must be 2 or 3 and at most that, got {dims}")
+        raise ValueError(
+            f"{len(child_CD)} children span {len(child_CD) - 1} dimensions; dims must be 2 or 3 and at most that, got {dims}"
+        )
     origin_D = child_CD.mean(0)
     _, size, axes_DD = np.linalg.svd(child_CD - origin_D, full_matrices=False)
     vertex_C, word_W = ((x - origin_D) @ axes_DD[:dims].T for x in (child_CD, word_WD))
     fig, (ax,) = _figure(5.2, 4.6, subplot_kw={"projection": "3d"} if dims == 3 else None)
     tints = [PALETTE[i % len(PALETTE)] for i in range(len(children))]
     for c, name in enumerate(children):
-        ax.scatter(*word_W[word_child_W == c].T, s=9, alpha=.55, color=tints[c], label=f"{name} ({int((word_child_W == c).sum())})")
+        ax.scatter(
+            *word_W[word_child_W == c].T, s=9, alpha=0.55, color=tints[c], label=f"{name} ({int((word_child_W == c).sum())})"
+        )
         for other in range(c):
             ax.plot(*vertex_C[[c, other]].T, color=".25", lw=1)
     ax.scatter(*vertex_C.T, s=70, color=tints, edgecolor="black", zorder=5)
@@ -154,8 +225,11 @@ def polytope(
         getattr(ax, f"set_{axis}label")(f"axis {i + 1} (causal norm)")
     ax.set_title(title)
     fig.legend(*ax.get_legend_handles_labels(), loc="outside right upper", fontsize="small", title="child (words)")
-    share = float((size[:dims]**2).sum() / (size**2).sum())
-    return _caption(fig, f"Large marks: children's vectors; small: {len(word_WD)} words. The layout keeps {share:.0%} of the vertices' squared extent.")
+    share = float((size[:dims] ** 2).sum() / (size**2).sum())
+    return _caption(
+        fig,
+        f"Large marks: children's vectors; small: {len(word_WD)} words. The layout keeps {share:.0%} of the vertices' squared extent.",
+    )
 
 # %% ../nbs/11_visualization.ipynb #c023
 def learning_curves(
@@ -166,14 +240,23 @@ def learning_curves(
     marks: Mapping[str, float] | None = None,  # vertical lines: name → abscissa, e.g. the end of stage A
 ) -> Figure:
     "One panel per metric, one line per seed, one colour per model"
-    fig, axes = _figure(3.2 * len(metrics) + .6, 3.1, len(metrics))
+    fig, axes = _figure(3.2 * len(metrics) + 0.6, 3.1, len(metrics))
     tints = colours(log["model"].unique())
     for ax, (column, label) in zip(axes, metrics.items()):
         for (model, _), curve in log.dropna(subset=[column]).groupby(["model", "seed"], sort=False):
-            ax.plot(curve[x], curve[column], color=tints[model], lw=1.1, alpha=.8)
+            ax.plot(curve[x], curve[column], color=tints[model], lw=1.1, alpha=0.8)
         for name, position in (marks or {}).items():
-            ax.axvline(position, color=".5", lw=.8, ls="--")
-            ax.annotate(name, (position, 1), xycoords=("data", "axes fraction"), xytext=(3, -3), textcoords="offset points", va="top", fontsize="x-small", color=".35")
+            ax.axvline(position, color=".5", lw=0.8, ls="--")
+            ax.annotate(
+                name,
+                (position, 1),
+                xycoords=("data", "axes fraction"),
+                xytext=(3, -3),
+                textcoords="offset points",
+                va="top",
+                fontsize="x-small",
+                color=".35",
+            )
         ax.set(xlabel=xlabel, ylabel=label)
     _legend_on_top(fig, tints)
     return _caption(fig, f"One line is one seed (n = {log['seed'].nunique()} per model).")
@@ -182,7 +265,9 @@ def learning_curves(
 def _legend_on_top(fig: Figure, tints: Mapping[str, tuple]) -> None:
     "One legend for all panels, above them"
     handles = [plt.Line2D([], [], color=c, marker="o", ms=4, lw=1.4, label=n) for n, c in tints.items()]
-    fig.legend(handles=handles, loc="outside upper center", ncols=min(len(handles), 2 + int(fig.get_figwidth() / 2)), fontsize="small")
+    fig.legend(
+        handles=handles, loc="outside upper center", ncols=min(len(handles), 2 + int(fig.get_figwidth() / 2)), fontsize="small"
+    )
 
 # %% ../nbs/11_visualization.ipynb #c026
 def paired_dots(
@@ -195,7 +280,7 @@ def paired_dots(
     "Each concept under two models, joined by a line, sorted by the change from control to treated"
     both = scores[[control, treated]].dropna()
     both = both.iloc[np.argsort((both[treated] - both[control]).to_numpy(), kind="stable")]
-    fig, (ax,) = _figure(6, 1.3 + max(.13 * len(both), 1.2))
+    fig, (ax,) = _figure(6, 1.3 + max(0.13 * len(both), 1.2))
     tints, y = colours([control, treated]), np.arange(len(both))
     ax.hlines(y, both[control], both[treated], color=".75", lw=1.2, zorder=1)
     for name in (control, treated):
@@ -216,16 +301,25 @@ def pareto(
     tints = colours(points["model"].unique())
     markers = dict(zip(tints, "osD^vPX*<>" * len(tints)))
     for (name, seed), group in points.sort_values("l0").groupby(["model", "seed"], sort=False):
-        ax.plot(group["l0"], group["ev"], markers[name], ls="-", lw=.7, ms=5, color=tints[name], alpha=.8)
+        ax.plot(group["l0"], group["ev"], markers[name], ls="-", lw=0.7, ms=5, color=tints[name], alpha=0.8)
     ax.set(xlabel="L0 (latents firing per context)", ylabel=ylabel)
     if points["l0"].max() > 4 * points["l0"].min():
         ax.set_xscale("log", base=2)
         ax.xaxis.set_major_formatter("{x:g}")
-    fig.legend(handles=[plt.Line2D([], [], color=c, marker=markers[n], ms=5, lw=.7, label=n) for n, c in tints.items()], loc="outside right upper", fontsize="small")
+    fig.legend(
+        handles=[plt.Line2D([], [], color=c, marker=markers[n], ms=5, lw=0.7, label=n) for n, c in tints.items()],
+        loc="outside right upper",
+        fontsize="small",
+    )
     return _caption(fig, f"One mark is one trained model (n = {len(points)}, {points['seed'].nunique()} seeds).")
 
 # %% ../nbs/11_visualization.ipynb #c032
-STEERING_PANELS = {"on_target": "on-target Δ log P (nats)", "off_target": "off-target |Δ log P| (nats)", "leakage": "leakage (off/on target)", "kl": "cost: KL clean‖steered (nats)"}
+STEERING_PANELS = {
+    "on_target": "on-target Δ log P (nats)",
+    "off_target": "off-target |Δ log P| (nats)",
+    "leakage": "leakage (off/on target)",
+    "kl": "cost: KL clean‖steered (nats)",
+}
 
 
 def dose_response(
@@ -241,17 +335,31 @@ def dose_response(
     tints = colours([r.group for *_, r in rows])
     for ax, (measure, label) in zip(axes, panels.items()):
         for shift, group in enumerate(tints):
-            line = sorted((float(a.removeprefix("alpha_")), r.value, r.low, r.high) for m, a, r in rows if (m, r.group) == (measure, group))
+            line = sorted(
+                (float(a.removeprefix("alpha_")), r.value, r.low, r.high) for m, a, r in rows if (m, r.group) == (measure, group)
+            )
             if line:
                 alpha, value, low, high = np.array(line, dtype=float).T
-                ax.errorbar(alpha * 1.03**(shift - len(tints) / 2), value, np.abs([value - low, high - value]), color=tints[group], marker="o", ms=3.5, lw=1.2, capsize=2)
-        ax.axhline(0, color=".4", lw=.8)
+                ax.errorbar(
+                    alpha * 1.03 ** (shift - len(tints) / 2),
+                    value,
+                    np.abs([value - low, high - value]),
+                    color=tints[group],
+                    marker="o",
+                    ms=3.5,
+                    lw=1.2,
+                    capsize=2,
+                )
+        ax.axhline(0, color=".4", lw=0.8)
         ax.set(xlabel="magnitude α (concept vectors)", ylabel=label)
         if measure == "leakage":
-            ax.set_ylim(0, min(max(ax.get_ylim()[1], .5), 3))
+            ax.set_ylim(0, min(max(ax.get_ylim()[1], 0.5), 3))
     _legend_on_top(fig, tints)
     first = rows[0][-1]
-    return _caption(fig, f"Steering {level}s: {first.n} {first.n_unit} per point; bars are 95 % intervals over both. Points are shifted sideways to stay apart; the leakage axis ends at 3.")
+    return _caption(
+        fig,
+        f"Steering {level}s: {first.n} {first.n_unit} per point; bars are 95 % intervals over both. Points are shifted sideways to stay apart; the leakage axis ends at 3.",
+    )
 
 # %% ../nbs/11_visualization.ipynb #c035
 def forest(
@@ -261,19 +369,27 @@ def forest(
     "Differences with intervals, targets and verdicts; one panel per unit, controls hollow"
     bounds, several = bounds or {}, len({r.group for r in results}) > 1
     panels = {unit: [r for r in results if r.unit == unit][::-1] for unit in dict.fromkeys(r.unit for r in results)}
-    fig, axes = plt.subplots(len(panels), figsize=(7, .8 + .75 * len(panels) + .5 * len(results)), layout="constrained", squeeze=False,
-                             height_ratios=[len(rows) + .3 for rows in panels.values()])
+    fig, axes = plt.subplots(
+        len(panels),
+        figsize=(7, 0.8 + 0.75 * len(panels) + 0.5 * len(results)),
+        layout="constrained",
+        squeeze=False,
+        height_ratios=[len(rows) + 0.3 for rows in panels.values()],
+    )
     plt.close(fig)
     for ax, (unit, rows) in zip(axes[:, 0], panels.items()):
         for y, r in enumerate(rows):
             _forest_row(ax, y, r, bounds.get(r.name))
-        ax.axvline(0, color=".4", lw=.8)
+        ax.axvline(0, color=".4", lw=0.8)
         ax.set_yticks(range(len(rows)), [f"{r.name}\n{r.group}" if several else r.name for r in rows], fontsize="small")
-        ax.set(xlabel=f"difference to the control ({unit})", ylim=(-.75, len(rows) - .4))
-        ax.margins(x=.15)
+        ax.set(xlabel=f"difference to the control ({unit})", ylim=(-0.75, len(rows) - 0.4))
+        ax.margins(x=0.15)
         ax.grid(False, axis="y")
     sizes = sorted({r.n_unit if " × " in r.n_unit else f"{r.n} {r.n_unit}" for r in results})
-    return _caption(fig, f"Filled: the model; hollow: its controls; bars: 95 % intervals; red tick: target. {len(results)} differences over {'; '.join(sizes)}.")
+    return _caption(
+        fig,
+        f"Filled: the model; hollow: its controls; bars: 95 % intervals; red tick: target. {len(results)} differences over {'; '.join(sizes)}.",
+    )
 
 
 def _forest_row(ax: Axes, y: int, r: Result, bound: float | None) -> None:
@@ -281,24 +397,51 @@ def _forest_row(ax: Axes, y: int, r: Result, bound: float | None) -> None:
     bar = lambda value, low, high: None if low is None else [[value - low], [high - value]]
     ax.errorbar(r.value, y, xerr=bar(r.value, r.low, r.high), marker="o", ms=6, color=PALETTE[0], capsize=3, lw=1.8)
     for i, (name, null) in enumerate(r.nulls.items()):
-        below = y - .18 * (i + 1)
-        ax.errorbar(null.value, below, xerr=bar(null.value, null.low, null.high), marker="o", ms=4, mfc="white", color=".5", lw=1, capsize=2)
-        ax.annotate(name, (null.high if null.high is not None else null.value, below), xytext=(4, 0), textcoords="offset points", va="center", fontsize="xx-small", color=".4")
+        below = y - 0.18 * (i + 1)
+        ax.errorbar(
+            null.value,
+            below,
+            xerr=bar(null.value, null.low, null.high),
+            marker="o",
+            ms=4,
+            mfc="white",
+            color=".5",
+            lw=1,
+            capsize=2,
+        )
+        ax.annotate(
+            name,
+            (null.high if null.high is not None else null.value, below),
+            xytext=(4, 0),
+            textcoords="offset points",
+            va="center",
+            fontsize="xx-small",
+            color=".4",
+        )
     if bound is not None:
-        ax.plot([bound] * 2, [y - .3, y + .3], color=PALETTE[3], lw=2)
-    ax.annotate(r.verdict or "", (1.01, y), xycoords=("axes fraction", "data"), va="center", fontsize="small", fontweight="bold" if r.verdict == "met" else "normal")
+        ax.plot([bound] * 2, [y - 0.3, y + 0.3], color=PALETTE[3], lw=2)
+    ax.annotate(
+        r.verdict or "",
+        (1.01, y),
+        xycoords=("axes fraction", "data"),
+        va="center",
+        fontsize="small",
+        fontweight="bold" if r.verdict == "met" else "normal",
+    )
 
 # %% ../nbs/11_visualization.ipynb #c038
 def cost_bars(
     phases: Mapping[str, PhaseResults],  # name → what `results.json` holds of the phase
 ) -> Figure:
     "Wall-clock time and peak memory of each phase"
-    fig, axes = _figure(7.5, .9 + .35 * len(phases), 2, sharey=True)
+    fig, axes = _figure(7.5, 0.9 + 0.35 * len(phases), 2, sharey=True)
     names = list(phases)[::-1]
-    for ax, values, label, tint, form in [(axes[0], [phases[n].seconds / 60 for n in names], "wall-clock time (minutes)", PALETTE[0], "%.1f"),
-                                          (axes[1], [phases[n].peak_mib / 1024 for n in names], "peak resident memory (GiB)", PALETTE[2], "%.1f")]:
-        ax.bar_label(ax.barh(names, values, color=tint, height=.6), fmt=form, padding=3, fontsize="small")
+    for ax, values, label, tint, form in [
+        (axes[0], [phases[n].seconds / 60 for n in names], "wall-clock time (minutes)", PALETTE[0], "%.1f"),
+        (axes[1], [phases[n].peak_mib / 1024 for n in names], "peak resident memory (GiB)", PALETTE[2], "%.1f"),
+    ]:
+        ax.bar_label(ax.barh(names, values, color=tint, height=0.6), fmt=form, padding=3, fontsize="small")
         ax.set(xlabel=label)
-        ax.margins(x=.15)
+        ax.margins(x=0.15)
         ax.grid(False, axis="y")
     return _caption(fig, f"{len(phases)} phases, {sum(p.seconds for p in phases.values()) / 60:.1f} minutes in all.")

@@ -11,14 +11,14 @@ SCRIPTS = ["scripts", "benchmarks", "setup.py"]
 
 def main() -> int:
     check = ["--check"] if "--check" in sys.argv[1:] else []
-    isort = ["isort", "--profile", "black", "--line-length", "130", *check]
-    black = ["black", "--quiet", "--line-length", "130", *check]
-    commands = [
-        ["nbqa", *isort, "nbs"],
-        ["nbqa", *black, "nbs"],
+    isort = ["--profile", "black", "--line-length", "130", *check]
+    black = ["--quiet", "--line-length", "130", *check]
+    commands = [  # nbQA wants its paths before the tool's own options
+        ["nbqa", "isort", "nbs", *isort],
+        ["nbqa", "black", "nbs", *black],
         ["nbqa", "flake8", "nbs"],
-        [*isort, *SCRIPTS],
-        [*black, *SCRIPTS],
+        ["isort", *SCRIPTS, *isort],
+        ["black", *SCRIPTS, *black],
         ["flake8", *SCRIPTS],
     ]
     return max([subprocess.run([str(BIN / c[0]), *c[1:]], cwd=ROOT).returncode for c in commands])

@@ -23,7 +23,9 @@ BIN = Path(sys.executable).parent
 def digest() -> dict[str, str]:
     "Content hash of every notebook and exported module"
     files = [*ROOT.glob("nbs/**/*.ipynb"), *ROOT.glob("polytope_hsae/*.py"), ROOT / "README.md"]
-    return {str(f.relative_to(ROOT)): hashlib.sha256(f.read_bytes()).hexdigest() for f in files if ".ipynb_checkpoints" not in str(f)}
+    return {
+        str(f.relative_to(ROOT)): hashlib.sha256(f.read_bytes()).hexdigest() for f in files if ".ipynb_checkpoints" not in str(f)
+    }
 
 
 def leaves_no_diff(name: str, *command: str) -> bool:
