@@ -298,7 +298,7 @@ def project_up(
     path: ComputePath | None = None,  # how to compute it; chosen by shape when None
 ) -> Tensor:  # B×D
     "Σ_k U_{i(b,k)}ᵀ v_bk. Cost: B·K·S·D (dense: B·P·S·D)."
-    (B, K), (P, S, D) = pattern.index_BK.shape, up_PSD.shape
+    (B, K), (P, S) = pattern.index_BK.shape, up_PSD.shape[:2]
     path = path or choose_path(B * K, *up_PSD.flatten(1).shape, B)
     if path == "dense":
         index_BKS = pattern.index_BK[..., None].expand(-1, -1, S)
