@@ -1,4 +1,4 @@
-"""Format notebooks and scripts with isort and black, and lint them with flake8; `--check` changes nothing and exits 1 on a difference."""
+"""Format notebooks and scripts with isort and black, and lint them with flake8; exits 1 when flake8 finds something."""
 
 import subprocess
 import sys
@@ -10,9 +10,8 @@ SCRIPTS = ["scripts", "benchmarks", "setup.py"]
 
 
 def main() -> int:
-    check = ["--check"] if "--check" in sys.argv[1:] else []
-    isort = ["--profile", "black", "--line-length", "130", *check]
-    black = ["--quiet", "--line-length", "130", *check]
+    isort = ["--profile", "black", "--line-length", "130"]
+    black = ["--line-length", "130", "--quiet"]
     commands = [  # nbQA wants its paths before the tool's own options
         ["nbqa", "isort", "nbs", *isort],
         ["nbqa", "black", "nbs", *black],
