@@ -79,18 +79,26 @@ class PhaseFailed(RuntimeError):
 
 
 @contextmanager
-def _text_progress() -> Iterator[None]:
-    "Make progress bars of the kernel plain text, and calm ones where nobody watches."
-    settings = {"SPYDER_TEXT_BARS": "1", "TQDM_NCOLS": "100"}  # tqdm.auto draws text when a variable SPYDER* exists
+def _kernel_environment() -> Iterator[None]:
+    "Variables a phase's kernel needs: figures inline whatever the caller's backend, text progress bars, threads that wait quietly."
+    settings = {  # tqdm.auto draws text when a variable SPYDER* exists; spinning threads would starve everything else on a small machine
+        "MPLBACKEND": "module://matplotlib_inline.backend_inline",
+        "SPYDER_TEXT_BARS": "1",
+        "TQDM_NCOLS": "100",
+        "OMP_WAIT_POLICY": os.environ.get("OMP_WAIT_POLICY", "PASSIVE"),
+    }
     if not sys.stderr.isatty():
         settings["TQDM_MININTERVAL"] = "15"  # seconds
     before = {name: os.environ.get(name) for name in settings}
-    os.environ.update({k: v for k, v in settings.items() if before[k] is None})
+    os.environ.update(settings)
     try:
         yield
     finally:
-        for name in (n for n, v in before.items() if v is None):
-            del os.environ[name]
+        for name, value in before.items():
+            if value is None:
+                del os.environ[name]
+            else:
+                os.environ[name] = value
 
 
 def _execute(notebook: Path, out: Path, parameters: dict, label: str) -> None:
@@ -99,7 +107,7 @@ def _execute(notebook: Path, out: Path, parameters: dict, label: str) -> None:
     from nbclient.exceptions import DeadKernelError
 
     try:
-        with _text_progress():
+        with _kernel_environment():
             papermill.execute_notebook(
                 str(notebook),
                 str(out),
