@@ -81,12 +81,14 @@ class PhaseFailed(RuntimeError):
 @contextmanager
 def _kernel_environment() -> Iterator[None]:
     "Variables a phase's kernel needs: figures inline whatever the caller's backend, text progress bars, threads that wait quietly."
-    settings = {  # tqdm.auto draws text when a variable SPYDER* exists; spinning threads would starve everything else on a small machine
-        "MPLBACKEND": "module://matplotlib_inline.backend_inline",
-        "SPYDER_TEXT_BARS": "1",
-        "TQDM_NCOLS": "100",
-        "OMP_WAIT_POLICY": os.environ.get("OMP_WAIT_POLICY", "PASSIVE"),
-    }
+    settings = (
+        {  # tqdm.auto draws text when a variable SPYDER* exists; spinning threads would starve everything else on a small machine
+            "MPLBACKEND": "module://matplotlib_inline.backend_inline",
+            "SPYDER_TEXT_BARS": "1",
+            "TQDM_NCOLS": "100",
+            "OMP_WAIT_POLICY": os.environ.get("OMP_WAIT_POLICY", "PASSIVE"),
+        }
+    )
     if not sys.stderr.isatty():
         settings["TQDM_MININTERVAL"] = "15"  # seconds
     before = {name: os.environ.get(name) for name in settings}
