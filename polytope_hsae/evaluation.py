@@ -23,6 +23,7 @@ from polytope_hsae.metrics import (
     CrossEntropyScore,
     DeadFraction,
     ExplainedVariance,
+    MatchedAUC,
     UsageEntropy,
     concept_scores,
     match_children,
@@ -113,11 +114,14 @@ def evaluate(
     )
     use = [metric(sae.n_latents) for metric in (L0, DeadFraction, UsageEntropy)]
     sums = ConceptActivations(sae.n_latents, n_parents), ConceptActivations(sae.n_latents, n_children)
+    aucs = MatchedAUC(parent_latent_P), MatchedAUC(child_latent_C)
     for batch in test:
         x_BD = scale.apply(batch.resid_BD)
         codes = sae.encode(x_BD)
-        sums[0].update(codes, batch.parent_B)
-        sums[1].update(codes, batch.child_B)
+        for metric in (sums[0], aucs[0]):
+            metric.update(codes, batch.parent_B)
+        for metric in (sums[1], aucs[1]):
+            metric.update(codes, batch.child_B)
         r = batch.random_B
         codes = type(codes)(codes.index_BK[r], codes.value_BK[r])
         recon_BD = sae.decode(codes)
@@ -139,8 +143,8 @@ def evaluate(
         dead.compute(),
         dead.compute(top_L),
         entropy.compute(),
-        concept_scores(sums[0], parent_latent_P),
-        concept_scores(sums[1], child_latent_C),
+        concept_scores(sums[0], parent_latent_P, aucs[0].compute()),
+        concept_scores(sums[1], child_latent_C, aucs[1].compute()),
         split_and_absorb(dead.counts_L, sae.parent_of_latent),
         ev.n,
     )

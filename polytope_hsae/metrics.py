@@ -5,8 +5,8 @@
 # %% auto #0
 __all__ = ['ExplainedVariance', 'CEScores', 'final_logits', 'CrossEntropyScore', 'FiringCounts', 'L0', 'DeadFraction',
            'UsageEntropy', 'absorption', 'absorption_table', 'first_letters', 'sparse_probing', 'CoFiring',
-           'ConceptActivations', 'ConceptScores', 'concept_scores', 'hit_rate', 'leakage', 'match_children',
-           'match_parents', 'purity', 'split_and_absorb']
+           'ConceptActivations', 'ConceptScores', 'MatchedAUC', 'concept_scores', 'hit_rate', 'leakage',
+           'match_children', 'match_parents', 'purity', 'split_and_absorb']
 
 # %% ../nbs/09_metrics.ipynb #c003
 import math
@@ -19,6 +19,7 @@ from polytope_hsae.concept_metrics import (
     CoFiring,
     ConceptActivations,
     ConceptScores,
+    MatchedAUC,
     concept_scores,
     hit_rate,
     leakage,
@@ -221,6 +222,7 @@ _all_ = [
     "CoFiring",
     "ConceptActivations",
     "ConceptScores",
+    "MatchedAUC",
     "concept_scores",
     "hit_rate",
     "leakage",

@@ -52,7 +52,12 @@ PHASES = {
             ),
             ("concepts.json", "teacher.safetensors", "teacher.json", "activations/index.json"),
         ),
-        Phase(2, "baseline_hsae", ("hsae", "training", "eval.seeds", "eval.metrics"), ()),
+        Phase(
+            2,
+            "baseline_hsae",
+            ("hsae", "training", "eval.seeds", "ablate.euclidean_vs_causal", "ablate.vary_topk_parent", "ablate.no_teacher_init"),
+            (),
+        ),
         Phase(3, "teacher_hsae", ("ablate",), ()),
         Phase(4, "evaluation", ("eval",), ()),
     )

@@ -145,14 +145,30 @@ class ActivationStore:
             mine = f.get_tensor("pool") == pool
             return {k: v[mine] for k, v in found.items()}
 
+    def stream(
+        self,
+        pool: int | None = None,  # 0 train, 1 validation, 2 test; None: all
+        columns: Sequence[str] = COLUMNS,
+    ) -> Iterator[dict[str, Tensor]]:  # one part per shard, rows in the order they were captured
+        "A pool shard by shard, in the stored dtype. Memory: one shard."
+        for shard in self.index["shards"]:
+            if pool is None or shard["pools"][pool]:
+                yield self._read(shard, columns, pool)
+
     def load(
         self,
         pool: int | None = None,  # 0 train, 1 validation, 2 test; None: all
         columns: Sequence[str] = COLUMNS,
+        limit: int | None = None,  # no more shards once this many rows are there
     ) -> dict[str, Tensor]:  # rows in the order they were captured
-        "A whole pool in memory, in the stored dtype"
-        parts = [self._read(s, columns, pool) for s in self.index["shards"] if pool is None or s["pools"][pool]]
-        return {k: torch.cat([p[k] for p in parts]) for k in columns}
+        "A pool, or its first rows, in memory"
+        parts, rows = [], 0
+        for part in self.stream(pool, columns):
+            parts.append(part)
+            rows += len(part[columns[0]])
+            if limit is not None and rows >= limit:
+                break
+        return {k: torch.cat([p[k] for p in parts])[:limit] for k in columns}
 
     def batches(
         self,
