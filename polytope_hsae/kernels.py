@@ -264,7 +264,7 @@ def choose_path(
     "The fastest path on a CPU by shape."
     if n_parents * n_contexts <= 2 * n_pairs:
         return "dense"
-    return "grouped" if n_pairs * n_weights >= n_parents * 2**16 else "sparse"
+    return "grouped" if n_pairs * n_weights >= n_parents * 2**20 else "sparse"
 
 
 @full_precision
