@@ -10,7 +10,6 @@ __all__ = ['MIN_SHARE', 'MIN_BARE_LETTERS', 'hierarchy', 'ancestors_or_self', 'n
 from collections import defaultdict
 from typing import Any, Iterable
 
-import inflect
 import networkx as nx
 
 from .lexicon import Lexicon
@@ -119,7 +118,7 @@ def usual_tokens(lexicon: Lexicon, words: dict[str, set[str]]) -> dict[str, set[
     return {s: {i for w in spellings for i in ids[w]} for s, spellings in words.items()}
 
 # %% ../nbs/03a_hierarchy.ipynb #c018
-def noun_forms(word: str, engine: inflect.engine) -> set[str]:
+def noun_forms(word: str, engine: "inflect.engine") -> set[str]:
     "Lower-case and Capitalised singular and plural (Park et al. A3.5)"
     plural = engine.plural(word.lower())
     return {f for w in (word.lower(), plural) for f in (w, w.capitalize())}
@@ -158,6 +157,8 @@ def park_sets(
     words = {s: w for s, w in words.items() if len(w) > 5}
     first = nearest_kept(graph, words)
     collapse_single_children(first, words, spare=6, pseudo_child=pos == "n")
+    import inflect  # takes seconds, and only this rule needs it
+
     engine = inflect.engine()
     forms = {w: (noun_forms(w, engine) if pos == "n" else verb_forms(w)) for node in first for w in words[node]}
     tokens = {s: {vocab[f] for w in words[s] for f in forms[w] if f in vocab} for s in first}

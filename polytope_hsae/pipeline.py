@@ -234,7 +234,7 @@ def examine_geometry(
     c, n = setup.concepts, cfg.eval.validation.n_permutations
     study = plan_study(c.token_sets, c.edges_E2, c.depth_S, c.subtree_S, c.lemma_V, rng)
     estimator = planned_estimator(study, setup.g_VD.shape[1])
-    draws = {null: n if i == 0 else max(n // 5, 19) for i, null in enumerate(DRAWS)}
+    draws = {null: n if i == 0 else max(n // 5, min(n, 19)) for i, null in enumerate(DRAWS)}
     validation = validate_geometry(setup.g_VD, study, estimator, rng, draws, cfg.eval.n_bootstrap, n_parents=n)
     rows_RD = setup.g_VD[study.used_R]
     unrelated = [study_vectors(null_rows("shuffled", setup.g_VD, study, rng), study, estimator).lemma_SD for _ in range(5)]

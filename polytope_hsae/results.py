@@ -4,11 +4,12 @@
 
 # %% auto #0
 __all__ = ['Verdict', 'SCHEMA_VERSION', 'Null', 'Result', 'atomic_write', 'PhaseResults', 'RunResults', 'load_results',
-           'write_phase']
+           'write_phase', 'name_text', 'value_text', 'count_text', 'null_text']
 
 # %% ../nbs/01a_results.ipynb #c003
 import json
 import os
+import re
 import tempfile
 from pathlib import Path
 from typing import Any, Iterable, Literal
@@ -135,3 +136,37 @@ def write_phase(
     run.phases[phase] = PhaseResults(seconds=seconds, peak_mib=peak_mib, facts=facts or {}, results=results)
     run.phases = dict(sorted(run.phases.items()))
     return atomic_write(Path(run_dir) / "results.json", run.model_dump_json(indent=1))
+
+# %% ../nbs/01a_results.ipynb #w006
+def _number(x: float) -> str:
+    "Three significant digits, no exponent for everyday sizes"
+    return f"{x:,.0f}" if abs(x) >= 1000 else f"{x:.3g}"
+
+
+def _spread(low: float | None, high: float | None) -> str:
+    return f" [{_number(low)}, {_number(high)}]" if low is not None and high is not None else ""
+
+
+def name_text(r: Result) -> str:
+    "A figure's name for human eyes: 'ratio_invariance.kl.alpha_0.5' → 'ratio invariance, kl, alpha 0.5'"
+    return re.sub(r"\.(?!\d)", ", ", r.name).replace("_", " ")
+
+
+def value_text(r: Result) -> str:
+    "Value, unit and interval of a figure"
+    return f"{_number(r.value)}{' ' + r.unit if r.unit else ''}{_spread(r.low, r.high)}"
+
+
+def count_text(r: Result) -> str:
+    "What n counts, and over how many seeds: '40 synsets', '72 (3 seeds × 24 concepts)'"
+    n = f"{r.n:,} ({r.n_unit})" if r.n_unit[:1].isdigit() else f"{r.n:,} {r.n_unit}".strip()
+    return n if not r.seeds or "seeds" in n else f"{n}, {len(r.seeds)} seeds"
+
+
+def null_text(nulls: dict[str, Null]) -> str:
+    "Each null's value, range and p-value; a dash when the figure has none"
+    told = [
+        f"{name.replace('_', ' ')} {_number(n.value)}{_spread(n.low, n.high)}{f', p={n.p:.2g}' if n.p is not None else ''}"
+        for name, n in nulls.items()
+    ]
+    return "; ".join(told) or "–"

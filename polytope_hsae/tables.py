@@ -17,8 +17,7 @@ import torch
 from .estimators import Teacher
 from .evaluation import Scores
 from .pipeline import POOLS, Setup, held_out
-from .report import count_text, null_text, value_text
-from .results import Null, Result
+from .results import Null, Result, count_text, name_text, null_text, value_text
 from .store import ActivationStore
 from .visualization import Matrix
 
@@ -29,7 +28,7 @@ def results_table(
     "Results as a reader wants them: value with interval, n, nulls, verdict; columns nothing is in, and the paired gains behind a verdict, are left out"
     rows = [
         {
-            "figure": r.name.replace("_", " ").replace(".", ", "),
+            "figure": name_text(r),
             "group": r.group,
             "value [95 % interval]": value_text(r),
             "n": count_text(r),
@@ -186,7 +185,9 @@ def conclusion(
     "What the verdicts say, target by target, in plain language; differences without a target are left to the table"
     lines, judged = [], [r for r in comparisons if r.target]
     for r in judged:
-        change = f"{r.value:+.1%}" if r.unit in ("relative", "share") else f"{r.value:+.3g} {r.unit}"
+        spell = {"relative": lambda x: f"{x:+.1%}", "share": lambda x: f"{100 * x:+.1f} points"}.get(
+            r.unit, lambda x: f"{x:+.3g} {r.unit}"
+        )
         beaten = [name for name, null in r.nulls.items() if null.p is not None and null.p <= 0.05]
         ahead = [name for name, null in r.nulls.items() if null.p is not None and null.p >= 0.95]
         tied = [name for name in r.nulls if name not in beaten + ahead]
@@ -194,8 +195,8 @@ def conclusion(
         control += f" The {' and the '.join(ahead)} does better." if ahead else ""
         control += f" The {' and the '.join(tied)} does as well within the uncertainty." if tied else ""
         lines.append(
-            f"- **{r.verdict}**: {r.target}; measured {change}"
-            + (f" [{r.low:+.1%}, {r.high:+.1%}]" if r.low is not None and r.unit in ("relative", "share") else "")
+            f"- **{r.verdict}**: {r.target}; measured {spell(r.value)}"
+            + (f" [{spell(r.low)}, {spell(r.high)}]" if r.low is not None else "")
             + f".{control.replace('_', ' ')}"
         )
     met = sum(r.verdict == "met" for r in judged)

@@ -119,7 +119,7 @@ def against_nulls(
             ax=ax,
         )
         ax.set(xlabel="", ylabel=label)
-        ax.set_xticks(range(len(order)), [textwrap.fill(s, 9) for s in order], fontsize="small")
+        ax.set_xticks(range(len(order)), [textwrap.fill(s, 9) for s in order], fontsize="x-small")
         counts.append(f"{int(table[column].notna().sum())}")
     return _caption(
         fig,
@@ -336,7 +336,9 @@ def dose_response(
     for ax, (measure, label) in zip(axes, panels.items()):
         for shift, group in enumerate(tints):
             line = sorted(
-                (float(a.removeprefix("alpha_")), r.value, r.low, r.high) for m, a, r in rows if (m, r.group) == (measure, group)
+                (float(a.removeprefix("alpha_")), r.value, r.low, r.high)
+                for m, a, r in rows
+                if (m, r.group) == (measure, group) and r.low is not None  # a ratio without an interval has no meaning
             )
             if line:
                 alpha, value, low, high = np.array(line, dtype=float).T
@@ -358,7 +360,7 @@ def dose_response(
     first = rows[0][-1]
     return _caption(
         fig,
-        f"Steering {level}s: {first.n} {first.n_unit} per point; bars are 95 % intervals over both. Points are shifted sideways to stay apart; the leakage axis ends at 3.",
+        f"Steering {dict(parent='parents', child='children')[level]}: {first.n} {first.n_unit} per point; bars are 95 % intervals over both. Points are shifted sideways to stay apart; the leakage axis ends at 3.",
     )
 
 # %% ../nbs/11_visualization.ipynb #c035
