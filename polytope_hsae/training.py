@@ -31,12 +31,7 @@ from .plans import Stage, TrainOptions, between, ramp, stage_at, warm_cosine
 from polytope_hsae.teacher_init import (
     InputScale,
     Taught,
-    fit_input_scale,
     init_from_teacher,
-    load_input_scale,
-    random_teacher,
-    save_input_scale,
-    start_at_mean,
 )
 from .trackers import RunLog, SpikeWatch, read_log, wandb_tracker
 

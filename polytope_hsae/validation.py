@@ -268,10 +268,11 @@ def degrees_off(
 
 def compare_with_right_angle(
     evidence: Evidence,
-    margin: float = 10.0,  # degrees
+    margin: float = 10.0,  # of the median, degrees
+    edge_margin: float = 10.0,  # of a single unit, degrees
     alpha: float = 0.05,
 ) -> list[Result]:
-    "Signed offset from 90° with its equivalence test, and the size of the offset with the mission's target."
+    "Signed offset from 90° with its equivalence test, the size of the offset with the mission's target, and the share of units within a margin."
     claim, cos_U, draws, weights_BU = evidence
     off_U, off = degrees_off(cos_U), {null: degrees_off(values) for null, values in draws.items()}
     boot_B, main, size_U = weighted_medians(off_U, weights_BU), next(iter(off)), np.abs(degrees_off(cos_U))
@@ -316,7 +317,18 @@ def compare_with_right_angle(
             **judged,
             **common,
         ),
+        _share_within(evidence, size_U, {null: np.abs(values) for null, values in off.items()}, edge_margin),
     ]
+
+
+def _share_within(evidence: Evidence, size_U: np.ndarray, beside: dict[str, np.ndarray], margin: float) -> Result:
+    "Share of units whose angle is within a margin of 90°, beside the same share in every null draw"
+    share = lambda values: np.where(np.isnan(values), np.nan, values <= margin)
+    value, weights_BU = float(share(size_U).mean()), evidence.weights_BU
+    low, high = interval(weights_BU @ share(size_U) / weights_BU.sum(1))
+    nulls = {null: null_summary(value, np.nanmean(share(values), 1), "greater") for null, values in beside.items()}
+    common = dict(unit="share", low=low, high=high, n=size_U.size, n_unit=evidence.claim.level)
+    return Result(name=f"{evidence.claim.name}.within_{margin:g}", value=value, nulls=nulls, **common)
 
 # %% ../nbs/06_validation.ipynb #c028
 def judge(
@@ -327,6 +339,7 @@ def judge(
     rng: np.random.Generator,
     n_boot: int = 1000,
     claims: tuple[Claim, ...] = CLAIMS,
+    margins: tuple[float, float] = (10.0, 10.0),  # about 90°: of the median, of a single unit; degrees
 ) -> list[Result]:
     "Results and verdicts for every claim; the primary claims form one family for Holm's correction."
     weights = {
@@ -353,7 +366,7 @@ def judge(
         result
         for case in cases
         for result in (
-            compare_with_right_angle(case)
+            compare_with_right_angle(case, *margins)
             if case.claim.kind == "right angle"
             else compare_with_nulls(case, factor.get(case.claim.name, 1.0))
         )
@@ -403,6 +416,7 @@ def validate_geometry(
     n_boot: int = 1000,
     n_parents: int = 100,  # draws of unrelated parents
     group: str = "real",  # the results' group: which rows these are
+    margins: tuple[float, float] = (10.0, 10.0),  # about 90°: of the median, of a single unit; degrees
 ) -> Validation:
     "Every claim beside every null. Raises ValueError on rows that are not finite. Cost: one estimation per draw."
     bad = ~torch.isfinite(g_VD).all(1)
@@ -421,7 +435,7 @@ def validate_geometry(
         drawn[null] = {level: {k: np.stack([m[level][k] for m in found]) for k in real[level]} for level in real}
     parents = nulls.unrelated_parents(study.token_sets, study.edges_E2, study.depth_S, rng, n_parents)
     drawn["random parent"] = {"edges": with_unrelated_parents(rows, study, vectors, parents)}
-    results = [r.model_copy(update=dict(group=group)) for r in judge(study, plan, real, drawn, rng, n_boot)]
+    results = [r.model_copy(update=dict(group=group)) for r in judge(study, plan, real, drawn, rng, n_boot, margins=margins)]
     return Validation(results, unit_tables(study, plan, real, drawn), vectors, plan)
 
 # %% ../nbs/06_validation.ipynb #c032
