@@ -4,9 +4,9 @@
 
 # %% auto #0
 __all__ = ['Measures', 'CLAIMS', 'DRAWS', 'mean_projection', 'offset_cosine', 'separation_auc', 'measure', 'unit_synsets',
-           'with_unrelated_parents', 'Claim', 'row_medians', 'Evidence', 'compare_with_nulls', 'degrees_off',
-           'compare_with_right_angle', 'judge', 'Validation', 'null_rows', 'validate_geometry', 'unit_tables',
-           'by_stratum', 'compare_metrics']
+           'with_unrelated_parents', 'with_unrelated_concepts', 'Claim', 'row_medians', 'Evidence',
+           'compare_with_nulls', 'degrees_off', 'compare_with_right_angle', 'judge', 'Validation', 'null_rows',
+           'validate_geometry', 'unit_tables', 'by_stratum', 'compare_metrics']
 
 # %% ../nbs/06_validation.ipynb #c003
 from typing import Literal, NamedTuple
@@ -155,6 +155,24 @@ def with_unrelated_parents(
         columns["cos_split"].append(offset_cosine(form, vectors.form_SD[child_E]) + missing)
         columns["projection_apart"].append((words_ED * whole).sum(1) / (whole * whole).sum(1) + missing)
     return {name: torch.stack(values).numpy() for name, values in columns.items()}
+
+
+def with_unrelated_concepts(
+    rows_RD: Tensor,
+    study: Study,
+    vectors: Vectors,
+    concepts_NS: LongTensor,  # node whose vector is read in the synset's place, −1 for none
+) -> dict[str, np.ndarray]:  # synset columns, [N, S]
+    "The held-out projections of each synset's words on the vector of an unrelated concept."
+    columns = {}
+    for name, words, vector_SD in (
+        ("held_out_lemma", study.lemma_test, vectors.lemma_SD),
+        ("held_out_form", study.form_test, vectors.form_SD),
+    ):
+        share_SS = set_means(rows_RD, words) @ (vector_SD / vector_SD.square().sum(1, keepdim=True)).T
+        found_NS = share_SS[torch.arange(len(words)), concepts_NS]
+        columns[name] = torch.where(concepts_NS < 0, torch.nan, found_NS).numpy()
+    return columns
 
 # %% ../nbs/06_validation.ipynb #c021
 class Claim(NamedTuple):
@@ -320,7 +338,7 @@ def compare_with_right_angle(
         _share_within(evidence, size_U, {null: np.abs(values) for null, values in off.items()}, edge_margin),
     ]
 
-
+# %% ../nbs/06_validation.ipynb #c026a
 def _share_within(evidence: Evidence, size_U: np.ndarray, beside: dict[str, np.ndarray], margin: float) -> Result:
     "Share of units whose angle is within a margin of 90°, beside the same share in every null draw"
     share = lambda values: np.where(np.isnan(values), np.nan, values <= margin)
@@ -434,7 +452,12 @@ def validate_geometry(
         found = list(tqdm(side_by_side(one, rng.spawn(n)), total=n, desc=f"{group}, null: {null}", unit="draw"))
         drawn[null] = {level: {k: np.stack([m[level][k] for m in found]) for k in real[level]} for level in real}
     parents = nulls.unrelated_parents(study.token_sets, study.edges_E2, study.depth_S, rng, n_parents)
-    drawn["random parent"] = {"edges": with_unrelated_parents(rows, study, vectors, parents)}
+    itself_S2 = torch.arange(len(study.token_sets))[:, None].expand(-1, 2)
+    concepts = nulls.unrelated_parents(study.token_sets, itself_S2, study.depth_S, rng, n_parents)
+    drawn["random parent"] = {
+        "edges": with_unrelated_parents(rows, study, vectors, parents),
+        "synsets": with_unrelated_concepts(rows, study, vectors, concepts),
+    }
     results = [r.model_copy(update=dict(group=group)) for r in judge(study, plan, real, drawn, rng, n_boot, margins=margins)]
     return Validation(results, unit_tables(study, plan, real, drawn), vectors, plan)
 
