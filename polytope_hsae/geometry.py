@@ -114,19 +114,26 @@ def fisher_covariance(
     gamma_VD: Tensor,  # unembedding rows
     resid_BD: Tensor,  # final residuals of some contexts
     logits: Callable[[Tensor], Tensor] | None = None,  # residuals → logits when they are more than λᵀγ (bias, soft-cap)
-    chunk: int = 256,  # contexts at a time
+    block: int = 8192,  # rows of the vocabulary in float64 at a time
 ) -> tuple[Tensor, Tensor]:  # p̄-weighted mean row [D] and E_x Cov_{p(·|x)}(γ) [D, D], float64
-    "Softmax-weighted covariance of unembedding rows: the mean Fisher information of the residual. Cost: 4·B·V·d + 2·V·d²."
-    prob_V = gamma_VD.new_zeros(len(gamma_VD), dtype=torch.float64)
-    means = []
-    for resid in resid_BD.split(chunk):
-        p_bV = (logits(resid) if logits else resid @ gamma_VD.T).softmax(-1)
-        prob_V += p_bV.double().sum(0)
-        means.append((p_bV @ gamma_VD).double())
+    """Softmax-weighted covariance of unembedding rows: the mean Fisher information of the residual.
+
+    Raises ValueError when every context is certain of its next token. Cost: 4·B·V·d + 2·V·d²; memory: 2²⁴ probabilities, B·d, d².
+    """
+    prob_V, means, origin_D = gamma_VD.new_zeros(len(gamma_VD), dtype=torch.float64), [], gamma_VD.double().mean(0)
+    blocks = lambda: (c.double() - origin_D for c in gamma_VD.split(block))
+    for resid in resid_BD.split(max(1, 2**24 // len(gamma_VD))):
+        p_bV = (logits(resid) if logits else resid @ gamma_VD.T).double().softmax(-1)
+        prob_V += p_bV.sum(0)
+        means.append(sum(p @ c for p, c in zip(p_bV.split(block, 1), blocks())))
     prob_V, mean_BD = prob_V / prob_V.sum(), torch.cat(means)
-    mean_D = mean_BD.mean(0)
-    second = sum((c.double() * p[:, None]).T @ c.double() for c, p in zip(gamma_VD.split(8192), prob_V.split(8192)))
-    return mean_D, second - mean_BD.T @ mean_BD / len(mean_BD)
+    second_DD = sum((c.T * p) @ c for c, p in zip(blocks(), prob_V.split(block)))
+    fisher_DD = second_DD - mean_BD.T @ mean_BD / len(mean_BD)
+    if fisher_DD.trace() <= 1e-12 * second_DD.trace():
+        raise ValueError(
+            f"the Fisher metric of {len(mean_BD)} contexts is zero: each is certain of its next token; take contexts with open endings, or geometry.whitening unembedding_rows"
+        )
+    return mean_BD.mean(0) + origin_D, fisher_DD
 
 # %% ../nbs/02_geometry.ipynb #c016
 Whitening = Literal["unembedding_rows", "fisher", "logit_covariance", "diagonal", "identity"]
@@ -143,20 +150,21 @@ def causal_geometry(
 ) -> CausalGeometry:
     """The causal inner product of an unembedding matrix (Park et al., section 3), or one of its ablations.
 
-    Raises ValueError on non-finite rows, an unknown whitening, or missing residuals. Cost: 2·V·d² + 10·d³ in float64.
+    Raises ValueError on non-finite rows, an unknown whitening, missing residuals, or contexts without uncertainty (`fisher`). Cost: see the table, plus 10·d³ in float64.
     """
     if whitening not in get_args(Whitening):
         raise ValueError(f"geometry.whitening is '{whitening}'; choose one of {', '.join(get_args(Whitening))}")
     if whitening in ("fisher", "logit_covariance") and resid_BD is None:
         raise ValueError(f"geometry.whitening '{whitening}' is measured on contexts: pass their final residuals as resid_BD")
     rows_VD = (gamma_VD if row_mask_V is None else gamma_VD[row_mask_V]).detach()
+    used = logits if logits is None or row_mask_V is None else lambda resid: logits(resid)[:, row_mask_V]
     bad = (~rows_VD.isfinite()).any(1)
     if bad.any():
         raise ValueError(
             f"{int(bad.sum())} of {len(bad)} unembedding rows are not finite (first: row {int(bad.nonzero()[0])}): reload the model, or leave them out by row_mask_V"
         )
     if whitening == "fisher":
-        mean_D, cov_DD = fisher_covariance(rows_VD.float(), resid_BD.float(), logits)
+        mean_D, cov_DD = fisher_covariance(rows_VD.float(), resid_BD.float(), used)
     elif whitening == "logit_covariance":
         mean_D, cov_DD = rows_VD.double().mean(0), covariance(resid_BD)[1]
     elif whitening == "identity":
