@@ -160,7 +160,8 @@ def park_sets(
     import inflect  # takes seconds, and only this rule needs it
 
     engine = inflect.engine()
-    forms = {w: (noun_forms(w, engine) if pos == "n" else verb_forms(w)) for node in first for w in words[node]}
+    used = set().union(*(words[node] for node in first))
+    forms = {w: noun_forms(w, engine) if pos == "n" else verb_forms(w) for w in used}
     tokens = {s: {vocab[f] for w in words[s] for f in forms[w] if f in vocab} for s in first}
     tokens = {s: t for s, t in tokens.items() if len(t) > min_forms}
     second = nx.DiGraph(first.subgraph(tokens))
