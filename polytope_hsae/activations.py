@@ -85,7 +85,7 @@ def block_residuals(
     blocks: Sequence[int],  # whose outgoing residual stream is wanted, counted from 0
 ) -> tuple[Tensor, list[Tensor]]:  # the final residual, and the stream after each block; all B × W × D on the model's device
     "Final residual and the residual stream leaving some blocks, from one forward pass. Raises UserError on a block that is not there."
-    modules, caught = decoder_blocks(loaded), {}
+    modules, caught = decoder_blocks(loaded) if blocks else [], {}
     missing = [i for i in blocks if not 0 <= i < len(modules)]
     if missing:
         raise UserError(f"model.layers_probe names block {missing[0]} but {loaded.name} has blocks 0 to {len(modules) - 1}")
