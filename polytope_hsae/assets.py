@@ -4,7 +4,8 @@
 
 # %% auto #0
 __all__ = ['FETCH_EMBEDDED', 'cache_dir', 'embedded_available', 'LoadedModel', 'embedded_model_dir', 'resolve_device',
-           'load_model', 'Unembedding', 'unembedding', 'load_wordnet', 'iter_texts', 'prepare_embedded']
+           'load_model', 'Unembedding', 'unembedding', 'untrained_unembedding', 'load_wordnet', 'iter_texts',
+           'prepare_embedded']
 
 # %% ../nbs/01_assets.ipynb #c003
 import importlib.util
@@ -202,6 +203,20 @@ def unembedding(
             f"the unembedding of '{config.name_or_path}' has {bad} rows with NaN or infinity; the weights are damaged, fetch them again"
         )
     return Unembedding(weight_VD, bias_V, getattr(config, "final_logit_softcapping", None), head.weight.shape[0] - n)
+
+# %% ../nbs/01_assets.ipynb #c026b
+def untrained_unembedding(
+    loaded: LoadedModel,  # the model whose shape and initialisation are used
+    seed: int = 0,  # of the initialisation; the global generator is left as it was
+) -> Unembedding:
+    "The unembedding of the same architecture before training. Cost: V·d random numbers."
+    with torch.device("meta"):
+        model = type(loaded.model)(loaded.model.config)
+    head = model.get_output_embeddings().to_empty(device="cpu")
+    with torch.random.fork_rng():
+        torch.manual_seed(seed)
+        model._init_weights(head)
+    return unembedding(model, loaded.tokenizer)
 
 # %% ../nbs/01_assets.ipynb #c028
 def _embedded_wordnet_root() -> Path:

@@ -223,7 +223,10 @@ class Validation(Section):
 
     angle_deg: Annotated[float, Field(gt=0, le=90)] = 80.0  # an edge passes when |angle − 90| ≤ 90 − this, degrees
     kl: Positive = 0.10  # ratio-invariance threshold, nats
-    n_permutations: Count = 100  # draws of each null
+    n_permutations: Count = 100  # draws of the main null; the others take a fifth, and at least 19
+    other_pos: bool = True  # examine verbs as well when nouns are taught, and nouns when verbs are
+    metrics: list[Literal["euclidean", "diagonal", "shrunk"]] = ["euclidean", "diagonal", "shrunk"]  # metrics to compare with
+    published: bool = True  # also build and measure the concepts by Park et al.'s own rules
 
 
 class Targets(Section):
