@@ -95,49 +95,45 @@ class HierarchicalSAE(SAE):
         self.parent_of_latent[m_top:] = torch.arange(m_top).repeat_interleave(m_low)
         self._draw(generator)
 
-    def _draw(self, generator: torch.Generator | None) -> None:
-        "Random unit rows and random frames; encoders start as copies of what they are the encoder of."
-        M, S, n = self.m_top, self.subspace_dim, self.m_low
-        rand = lambda *shape: torch.randn(*shape, generator=generator)
-        self.parent_dec_PD = nn.Parameter(unit_rows(rand(M, self.d)))
-        self.child_dec_PLS = nn.Parameter(unit_rows(rand(M, n, S)))
-        self.up_PSD = nn.Parameter(torch.linalg.qr(rand(M, self.d, S)).Q.mT.contiguous())
-        copy = lambda p: nn.Parameter(p.detach().clone())
-        self.parent_enc_PD = self.parent_dec_PD if self.tied_parent else copy(self.parent_dec_PD)
-        self.child_enc_PLS = self.child_dec_PLS if self.tied_child else copy(self.child_dec_PLS)
-        self.down_PSD = self.up_PSD if self.tied_projectors else copy(self.up_PSD)
-        self.parent_bias_P = nn.Parameter(torch.zeros(M))
-        self.child_bias_PL = nn.Parameter(torch.zeros(M, n))
+# %% ../nbs/07_models.ipynb #c011b
+@patch
+def _draw(self: HierarchicalSAE, generator: torch.Generator | None) -> None:
+    "Random unit rows and random frames; encoders start as copies of what they are the encoder of."
+    M, S, n = self.m_top, self.subspace_dim, self.m_low
+    rand = lambda *shape: torch.randn(*shape, generator=generator)
+    self.parent_dec_PD = nn.Parameter(unit_rows(rand(M, self.d)))
+    self.child_dec_PLS = nn.Parameter(unit_rows(rand(M, n, S)))
+    self.up_PSD = nn.Parameter(torch.linalg.qr(rand(M, self.d, S)).Q.mT.contiguous())
+    copy = lambda p: nn.Parameter(p.detach().clone())
+    self.parent_enc_PD = self.parent_dec_PD if self.tied_parent else copy(self.parent_dec_PD)
+    self.child_enc_PLS = self.child_dec_PLS if self.tied_child else copy(self.child_dec_PLS)
+    self.down_PSD = self.up_PSD if self.tied_projectors else copy(self.up_PSD)
+    self.parent_bias_P = nn.Parameter(torch.zeros(M))
+    self.child_bias_PL = nn.Parameter(torch.zeros(M, n))
 
-    def config(self) -> dict[str, Any]:
-        "The arguments that build this model again."
-        names = (
-            "d",
-            "m_top",
-            "topk_parent",
-            "subspace_dim",
-            "m_low",
-            "topk_child",
-            "tied_parent",
-            "tied_child",
-            "tied_projectors",
-            "router_noise",
-            "dead_after",
-            "k_aux",
-        )
-        return {**{n: getattr(self, n) for n in names}, "decoder_bias": isinstance(self.dec_bias_D, nn.Parameter)}
 
-    def decoder_row_groups(self) -> dict[str, nn.Parameter]:
-        return {"parent_dec_PD": self.parent_dec_PD, "child_dec_PLS": self.child_dec_PLS, "up_PSD": self.up_PSD}
+@patch
+def config(self: HierarchicalSAE) -> dict[str, Any]:
+    "The arguments that build this model again."
+    shape = ("d", "m_top", "topk_parent", "subspace_dim", "m_low", "topk_child")
+    rules = ("tied_parent", "tied_child", "tied_projectors", "router_noise", "dead_after", "k_aux")
+    return {**{n: getattr(self, n) for n in (*shape, *rules)}, "decoder_bias": isinstance(self.dec_bias_D, nn.Parameter)}
 
-    @property
-    def child_rows_PLD(self) -> Tensor:
-        "Effective child rows U_iᵀ d_ij. Cost: M·n·S·D."
-        return self.child_dec_PLS @ self.up_PSD
 
-    @property
-    def W_dec(self) -> Tensor:
-        return torch.cat([self.parent_dec_PD, self.child_rows_PLD.flatten(0, 1)])
+@patch
+def decoder_row_groups(self: HierarchicalSAE) -> dict[str, nn.Parameter]:
+    return {"parent_dec_PD": self.parent_dec_PD, "child_dec_PLS": self.child_dec_PLS, "up_PSD": self.up_PSD}
+
+
+@patch(as_prop=True)
+def child_rows_PLD(self: HierarchicalSAE) -> Tensor:
+    "Effective child rows U_iᵀ d_ij. Cost: M·n·S·D."
+    return self.child_dec_PLS @ self.up_PSD
+
+
+@patch(as_prop=True)
+def W_dec(self: HierarchicalSAE) -> Tensor:
+    return torch.cat([self.parent_dec_PD, self.child_rows_PLD.flatten(0, 1)])
 
 # %% ../nbs/07_models.ipynb #c013
 @patch
