@@ -5,7 +5,7 @@
 # %% auto #0
 __all__ = ['POOLS', 'CONTEXT', 'TOKEN_ESTIMATORS', 'Setup', 'corpus_windows', 'pool_contexts', 'measure_geometry', 'prepare',
            'held_out', 'Examples', 'corpus_examples', 'template_examples', 'make_teacher', 'map_teacher',
-           'store_teacher', 'Geometry', 'examine_geometry', 'activation_store', 'some_contexts']
+           'store_teacher', 'activation_store', 'some_contexts']
 
 # %% ../nbs/11a_pipeline.ipynb #c003
 from pathlib import Path
@@ -35,12 +35,8 @@ from .corpus import Packed, opening_tokens, pack, plan_corpus, read_documents
 from .estimators import concept_vectors, cross_layer_ridge, one_vs_rest_lda
 from .evaluation import Contexts
 from .geometry import CausalGeometry, causal_geometry, load_geometry, save_geometry
-from .interventions import dose_response, ratio_invariance_results
-from .results import Result
 from .store import ActivationStore, is_complete
-from .study import plan_study, planned_estimator, study_vectors
 from .teacher import Teacher, TeacherLayer, save_teacher
-from .validation import DRAWS, Validation, null_rows, validate_geometry
 
 # %% ../nbs/11a_pipeline.ipynb #c006
 class Setup(NamedTuple):
@@ -295,42 +291,6 @@ def store_teacher(cfg: Config, setup: Setup, run_dir: Path, store: ActivationSto
     teacher = make_teacher(cfg, setup, store)
     save_teacher(teacher, run_dir, map_teacher(cfg, setup, teacher) if cfg.teacher.map_to_layer else ())
     return teacher
-
-# %% ../nbs/11a_pipeline.ipynb #c017
-class Geometry(NamedTuple):
-    "Outcome of phase 1's tests."
-
-    validation: Validation  # statistics beside their nulls
-    results: list[Result]  # all of them, interventions included
-
-
-def examine_geometry(
-    cfg: Config,
-    setup: Setup,
-    context_BD: Tensor,  # held-out final residuals that the interventions act on
-    rng: np.random.Generator,
-) -> Geometry:
-    "Statistics, nulls and interventions over every concept. Cost: one estimation of all word sets per draw."
-    c, n = setup.concepts, cfg.eval.validation.n_permutations
-    study = plan_study(c.token_sets, c.edges_E2, c.depth_S, c.subtree_S, c.lemma_V, rng)
-    estimator = planned_estimator(study, setup.g_VD.shape[1])
-    draws = {null: n if i == 0 else max(n // 5, min(n, 19)) for i, null in enumerate(DRAWS)}
-    margins = 90 - cfg.eval.targets.angle_deg, 90 - cfg.eval.validation.angle_deg
-    validation = validate_geometry(setup.g_VD, study, estimator, rng, draws, cfg.eval.n_bootstrap, n_parents=n, margins=margins)
-    rows_RD = setup.g_VD[study.used_R]
-    unrelated = [study_vectors(null_rows("shuffled", setup.g_VD, study, rng), study, estimator).lemma_SD for _ in range(5)]
-    table = dose_response(
-        setup.geometry.contexts(context_BD),
-        rows_RD,
-        validation.plan,
-        validation.vectors.lemma_SD,
-        torch.stack(unrelated),
-        cfg.eval.steering_magnitudes,
-    )
-    return Geometry(
-        validation,
-        [*validation.results, *ratio_invariance_results(table, study, rng, cfg.eval.n_bootstrap, cfg.eval.validation.kl)],
-    )
 
 # %% ../nbs/11a_pipeline.ipynb #c019
 def activation_store(cfg: Config, setup: Setup, folder: Path) -> ActivationStore:
