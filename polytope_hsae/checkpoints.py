@@ -123,6 +123,8 @@ def save_checkpoint(
     folder.mkdir(parents=True, exist_ok=True)
     target = checkpoint_path(folder, step)
     skeleton, tensors = split_tensors(state)
+    for litter in folder.glob(".step_*"):  # of a writer that was killed
+        shutil.rmtree(litter, ignore_errors=True)
     tmp = Path(tempfile.mkdtemp(dir=folder, prefix=f".{target.name}."))
     try:
         save_file(_unshared(tensors), tmp / TENSORS)

@@ -71,6 +71,9 @@ class TrainOptions:
     weight_decay: float = 1e-4  # decoupled decay of everything but decoders and biases
     grad_clip: float = 1.0  # largest gradient norm of one SAE
     accum: int = 1  # parts a batch is cut into; the step stays that of the whole batch
+    bf16: bool = False  # dense products of the pass in bfloat16
+    compile: str | None = None  # backend of `torch.compile` for the pass, such as inductor; None: not compiled
+    recompute: bool = False  # run the pass again for the gradients instead of keeping it: less memory, more time
     ema: float = 0.0  # decay of an averaged copy of each SAE, kept beside it; 0: none
     spike_factor: float = 10.0  # stop when a step's error exceeds this many times its running mean
     validate_every: int = 200  # steps between calls of the validation
