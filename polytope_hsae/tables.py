@@ -231,7 +231,7 @@ CLAIM_PANELS = {
     },
 }
 
-
+# %% ../nbs/11e_tables.ipynb #c018d
 def nearest_null(r: Result) -> str:
     "The null that comes nearest to the model's value, in words"
     name, null = min(r.nulls.items(), key=lambda item: abs(item[1].value - r.value))
@@ -258,7 +258,7 @@ def claims_table(
     ]
     return pd.DataFrame(rows)
 
-
+# %% ../nbs/11e_tables.ipynb #c018f
 def reading(
     results: Sequence[Result],  # of one group
     what: str = "nouns",  # what the group is

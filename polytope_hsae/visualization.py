@@ -76,6 +76,16 @@ def _caption(fig: Figure, text: str) -> Figure:
     fig.supxlabel(textwrap.fill(text, int(15 * fig.get_figwidth())), x=0.01, ha="left", fontsize="small", color=".35")
     return fig
 
+# %% ../nbs/11_visualization.ipynb #c009d
+def _glance_row(ax: Axes, y: int, r: Result, marks: Mapping[str, str]) -> None:
+    "One claim: its nulls spread over the row's height, the model's value on top, the verdict at the edge"
+    bar = lambda x: None if x.low is None else [[max(x.value - x.low, 0)], [max(x.high - x.value, 0)]]
+    for place, (name, null) in enumerate(r.nulls.items()):
+        at = y + 0.3 - 0.6 * (place + 0.5) / len(r.nulls)
+        ax.errorbar(null.value, at, xerr=bar(null), marker=marks[name], ms=3.5, mfc="white", color=".45", lw=0.9, zorder=1)
+    ax.errorbar(r.value, y, xerr=bar(r), marker="o", ms=6, color=PALETTE[0], lw=2, capsize=3, zorder=3)
+    ax.annotate(r.verdict or "", (1.01, y), xycoords=("axes fraction", "data"), va="center", fontsize="x-small")
+
 # %% ../nbs/11_visualization.ipynb #c009b
 def at_a_glance(
     results: Sequence[Result],
@@ -102,16 +112,6 @@ def at_a_glance(
     shown += [plt.Line2D([], [], color=".45", marker=m, mfc="white", ms=4, lw=1, label=null) for null, m in marks.items()]
     fig.legend(handles=shown, loc="outside upper left", ncols=4, fontsize="x-small")
     return fig
-
-
-def _glance_row(ax: Axes, y: int, r: Result, marks: Mapping[str, str]) -> None:
-    "One claim: its nulls spread over the row's height, the model's value on top, the verdict at the edge"
-    bar = lambda x: None if x.low is None else [[max(x.value - x.low, 0)], [max(x.high - x.value, 0)]]
-    for place, (name, null) in enumerate(r.nulls.items()):
-        at = y + 0.3 - 0.6 * (place + 0.5) / len(r.nulls)
-        ax.errorbar(null.value, at, xerr=bar(null), marker=marks[name], ms=3.5, mfc="white", color=".45", lw=0.9, zorder=1)
-    ax.errorbar(r.value, y, xerr=bar(r), marker="o", ms=6, color=PALETTE[0], lw=2, capsize=3, zorder=3)
-    ax.annotate(r.verdict or "", (1.01, y), xycoords=("axes fraction", "data"), va="center", fontsize="x-small")
 
 # %% ../nbs/11_visualization.ipynb #c011
 def against_nulls(
