@@ -22,7 +22,7 @@ setup(
     packages=find_packages(include=["polytope_hsae", "polytope_hsae.*"]),
     python_requires=f">={cfg['min_python']}",
     install_requires=shlex.split(cfg["requirements"]),
-    extras_require={"dev": shlex.split(cfg["dev_requirements"])},
+    extras_require={"dev": shlex.split(cfg["dev_requirements"]), "wandb": ["wandb"]},
     entry_points={
         "console_scripts": shlex.split(cfg["console_scripts"]),
         "nbdev": [f"{cfg['lib_path']}={cfg['lib_path']}._modidx:d"],

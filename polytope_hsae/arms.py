@@ -8,6 +8,7 @@ __all__ = ['VALIDATION_ROWS', 'CURVES', 'Recipe', 'vary', 'recipes', 'untaught',
 
 # %% ../nbs/11b_arms.ipynb #c003
 import json
+from contextlib import nullcontext
 from pathlib import Path
 from typing import Any, Literal, NamedTuple, Sequence
 
@@ -34,7 +35,7 @@ from polytope_hsae.teacher_init import (
     save_input_scale,
     start_at_mean,
 )
-from .trackers import read_log
+from .trackers import read_log, wandb_tracker
 from .training import Arm, train, validation_error
 
 # %% ../nbs/11b_arms.ipynb #c005a
@@ -131,11 +132,17 @@ def loss_weights(cfg: Config) -> LossWeights:
 def train_options(cfg: Config) -> TrainOptions:
     "Schedules, clipping and book-keeping of the configuration, equal for all arms"
     t, stop, log = cfg.training, cfg.training.early_stop, cfg.logging
-    shared = {k: getattr(t, k) for k in ("lr_warmup", "l1_warmup", "weight_decay", "grad_clip")}
+    shared = {k: getattr(t, k) for k in ("lr_warmup", "l1_warmup", "weight_decay", "grad_clip", "bf16", "recompute")}
     kept = {k: getattr(log, k) for k in ("log_every", "checkpoint_every", "keep_last_k")}
     early = dict(patience=stop.patience, min_delta=stop.min_delta) if stop else {}
     return TrainOptions(
-        router_temp=tuple(cfg.hsae.router_temp), accum=t.grad_accum, validate_every=log.log_every, **shared, **kept, **early
+        router_temp=tuple(cfg.hsae.router_temp),
+        accum=t.grad_accum,
+        compile="inductor" if t.compile else None,
+        validate_every=log.log_every,
+        **shared,
+        **kept,
+        **early,
     )
 
 # %% ../nbs/11b_arms.ipynb #c009a
@@ -172,7 +179,7 @@ def start_arm(
             generator=generator,
         )
     metric_DD = None if causal else setup.geometry.sqrt_DD @ setup.geometry.sqrt_DD
-    return Arm(sae, stages_of(recipe), loss_weights(cfg), scale, rows, metric_DD)
+    return Arm(sae, stages_of(recipe), loss_weights(cfg), scale, rows, metric_DD, seed)
 
 # %% ../nbs/11b_arms.ipynb #c010
 VALIDATION_ROWS = 2**15  # contexts behind a validation error: enough for its third digit, and little beside the training
@@ -187,7 +194,10 @@ def _train_arm(name: str, recipe: Recipe, setup: Setup, store: ActivationStore, 
     batches = store.batches(cfg.training.batch_size_acts, cfg.run.seed, POOLS["train"])
     held = store.load(POOLS["validation"], ["resid"], limit=VALIDATION_ROWS)["resid"].float().split(4096)
     arms = {f"{name}_{seed}": arm for seed, arm in models.items()}
-    train(arms, batches, out_dir=folder, options=train_options(cfg), validate=validation_error(held))
+    remote = wandb_tracker("polytope-hsae", folder, cfg.logging.wandb) if cfg.logging.wandb else nullcontext()
+    with remote as track:
+        trackers = [track] if track else []
+        train(arms, batches, out_dir=folder, options=train_options(cfg), validate=validation_error(held), trackers=trackers)
     for seed, arm in models.items():
         save_sae(arm.sae, model_dir(run_dir, name, seed))
         save_input_scale(arm.scale, model_dir(run_dir, name, seed) / "input_scale.safetensors")

@@ -204,6 +204,9 @@ class Training(Section):
     grad_clip: Positive = 1.0  # largest gradient norm
     batch_size_acts: Count = 8_192  # activations per step
     grad_accum: Count = 1  # parts a batch is cut into when memory is short; the step stays the same
+    bf16: bool = False  # dense products of the models' passes in bfloat16
+    compile: bool = False  # hand the models' passes to torch.compile
+    recompute: bool = False  # run passes again for the gradients instead of keeping them: less memory, more time
     lr_warmup: Annotated[int, Field(ge=0)] = 1_000  # steps over which the learning rate rises
     l1_warmup: Annotated[int, Field(ge=0)] = 2_000  # steps over which the L1 weights rise
     teacher_noise_deg: list[Annotated[float, Field(ge=0, le=90)]] = [0.0]  # rotation of the teacher, degrees; one arm each
@@ -271,6 +274,7 @@ class Logging(Section):
     log_every: Count = 200  # steps between log lines
     checkpoint_every: Count = 2_000  # steps between checkpoints
     keep_last_k: Count = 3  # checkpoints kept
+    wandb: Literal["offline", "online"] | None = None  # also log to Weights & Biases, whose package must be installed
 
 # %% ../nbs/00_config.ipynb #c026
 def _impossible(c: "Config") -> list[str]:

@@ -97,7 +97,7 @@ def wandb_tracker(
         import wandb
     except ImportError as e:
         raise UserError(
-            "logging to Weights & Biases was asked for but its package is not installed: pip install wandb, or leave it out"
+            "logging to Weights & Biases was asked for but its package is not installed: pip install wandb, or leave logging.wandb out"
         ) from e
     run = wandb.init(project=project, dir=str(folder), name=Path(folder).name, mode=mode)
     try:
