@@ -1,26 +1,30 @@
-"""The other systems of `train_step.py`: each function builds a model in its own library and returns a function that takes one step.
+"""The other systems of `train_step.py`, each in its own library: a function of (shape, learning rate, device) that returns a `System`.
 
-Imported only by worker processes inside the peers' environment. Every step is the library's own: forward, loss, backward, clipping,
-decoder normalisation where the library has it, optimiser.
+Imported only by worker processes inside the peers' environments. Every step is the library's own: forward, loss, backward, clipping,
+decoder normalisation where the library has it, optimizer.
 """
 
-import os
-from typing import Callable
+from typing import Any, Callable, NamedTuple
 
 import numpy as np
 
 
+class System(NamedTuple):
+    "A model in training."
+
+    put: Callable[[np.ndarray], Any]  # activations to where and how the system wants them
+    step: Callable[[Any], object]  # one training step on a batch
+    reconstruct: Callable[[Any], Any] | None = None  # a batch after encoding and decoding
+
+
 def load(name: str) -> Callable:
-    "The system of this name, its libraries imported and its threads set."
-    if name == "jax":
-        import equinox  # noqa: F401, E401
-        import jax
-        import optax
+    "The builder of this name, its libraries imported, so that they do not count as the step's memory."
+    if name.startswith("jax"):
+        import equinox  # noqa: F401
+        import jax  # noqa: F401
+        import optax  # noqa: F401
 
-        return jax_hsae
-    import torch
-
-    torch.set_num_threads(int(os.environ["OMP_NUM_THREADS"]))
+        return jax_published if name == "jax-published" else jax_minimal
     if name == "dictionary-learning":
         import dictionary_learning.trainers.top_k  # noqa: F401
 
@@ -31,10 +35,10 @@ def load(name: str) -> Callable:
         return sparsify_topk
     import sae_lens  # noqa: F401
 
-    return lambda shape, x: sae_lens_topk(shape, x, sparse=name == "sae-lens-sparse")
+    return lambda *args: sae_lens_topk(*args, sparse=name == "sae-lens-sparse")
 
 
-def sae_lens_topk(shape, x: np.ndarray, sparse: bool) -> Callable[[], object]:
+def sae_lens_topk(shape, lr: float, device: str, sparse: bool) -> System:
     "SAELens' TopK, by default or with sparse activations (which need its rescaling off on a CPU)."
     import torch
     from sae_lens.saes.sae import TrainStepInput
@@ -45,51 +49,43 @@ def sae_lens_topk(shape, x: np.ndarray, sparse: bool) -> Callable[[], object]:
             d_in=shape.width,
             d_sae=shape.latents,
             k=shape.k,
+            device=device,
             use_sparse_activations=sparse,
             rescale_acts_by_decoder_norm=not sparse,
         )
     )
-    optimizer, x_BD = torch.optim.Adam(sae.parameters(), lr=3e-4), torch.from_numpy(x)
+    optimizer = torch.optim.Adam(sae.parameters(), lr=lr)
 
-    def step() -> None:
-        out = sae.training_forward_pass(TrainStepInput(sae_in=x_BD, coefficients={}, dead_neuron_mask=None, n_training_steps=0))
-        out.loss.backward()
+    def step(x_BD) -> None:
+        given = TrainStepInput(sae_in=x_BD, coefficients={}, dead_neuron_mask=None, n_training_steps=0, is_logging_step=False)
+        sae.training_forward_pass(given).loss.backward()
         torch.nn.utils.clip_grad_norm_(sae.parameters(), 1.0)
         optimizer.step()
         optimizer.zero_grad()
 
-    return step
+    return System(lambda x: torch.from_numpy(x).to(device), step, sae)
 
 
-def dictionary_learning_topk(shape, x: np.ndarray) -> Callable[[], object]:
-    "dictionary_learning's TopK trainer."
+def dictionary_learning_topk(shape, lr: float, device: str) -> System:
+    "dictionary_learning's TopK trainer, without its thousand steps of warm-up."
     import torch
     from dictionary_learning.trainers.top_k import TopKTrainer
 
-    trainer = TopKTrainer(
-        steps=10_000,
-        activation_dim=shape.width,
-        dict_size=shape.latents,
-        k=shape.k,
-        layer=0,
-        lm_name="none",
-        device="cpu",
-        lr=3e-4,
-    )
-    x_BD, step = torch.from_numpy(x), iter(range(1, 10_000))
-    return lambda: trainer.update(next(step), x_BD)
+    given = dict(activation_dim=shape.width, dict_size=shape.latents, k=shape.k, lr=lr, device=device)
+    trainer, step = TopKTrainer(steps=10_000, warmup_steps=0, layer=0, lm_name="none", **given), iter(range(1, 10_000))
+    return System(lambda x: torch.from_numpy(x).to(device), lambda x_BD: trainer.update(next(step), x_BD), trainer.ae)
 
 
-def sparsify_topk(shape, x: np.ndarray) -> Callable[[], object]:
+def sparsify_topk(shape, lr: float, device: str) -> System:
     "sparsify's SparseCoder with the step of its trainer, Adam."
     import torch
     from sparsify import SparseCoder
     from sparsify.config import SparseCoderConfig
 
-    sae = SparseCoder(shape.width, SparseCoderConfig(num_latents=shape.latents, k=shape.k))
-    optimizer, x_BD = torch.optim.Adam(sae.parameters(), lr=3e-4), torch.from_numpy(x)
+    sae = SparseCoder(shape.width, SparseCoderConfig(num_latents=shape.latents, k=shape.k), device=device)
+    optimizer = torch.optim.Adam(sae.parameters(), lr=lr)
 
-    def step() -> None:
+    def step(x_BD) -> None:
         sae.set_decoder_norm_to_unit_norm()
         sae(x_BD).fvu.backward()
         torch.nn.utils.clip_grad_norm_(sae.parameters(), 1.0)
@@ -97,58 +93,118 @@ def sparsify_topk(shape, x: np.ndarray) -> Callable[[], object]:
         optimizer.step()
         optimizer.zero_grad()
 
-    return step
+    return System(lambda x: torch.from_numpy(x).to(device), step, lambda x_BD: sae(x_BD).sae_out)
 
 
-def jax_hsae(shape, x: np.ndarray) -> Callable[[], object]:
-    "The published H-SAE step (Muchane et al. 2025): weights gathered per context, L1 on all codes, m×m orthogonality, clip, Adam, unit rows."
+# ---------------------------------------------------------------- the H-SAE of Muchane et al. 2025, in JAX
+
+
+def _unit(w, axis: int = -1):
+    "Vectors along an axis, divided by their norms."
+    import jax.numpy as jnp
+
+    return w / jnp.linalg.norm(w, axis=axis, keepdims=True)
+
+
+def _leaky(z, offset: float, slope: float):
+    "z from an offset on, a share of it below."
+    import jax.numpy as jnp
+
+    return jnp.where(z >= offset, z, slope * z)
+
+
+def _jax_system(params: dict, loss: Callable, columns: dict[str, int], lr: float) -> System:
+    "Clipping, Adam and unit decoder vectors around a loss; `columns` names decoder weights and the axis their vectors run along."
     import equinox as eqx
     import jax
     import jax.numpy as jnp
     import optax
 
+    optimizer = optax.chain(optax.clip_by_global_norm(1.0), optax.adam(lr))
+
+    @eqx.filter_jit(donate="all-except-first")
+    def update(x_BD: jax.Array, params: dict, state: optax.OptState) -> tuple:
+        grads = jax.grad(loss)(params, x_BD)
+        for name, axis in columns.items():
+            grads[name] -= (grads[name] * params[name]).sum(axis, keepdims=True) * params[name]
+        updates, state = optimizer.update(grads, state, params)
+        params = optax.apply_updates(params, updates)
+        return params | {name: _unit(params[name], axis) for name, axis in columns.items()}, state
+
+    held = [params, optimizer.init(params)]
+
+    def step(x_BD: jax.Array) -> None:
+        held[:] = update(x_BD, *held)
+        jax.block_until_ready(held[0])
+
+    return System(lambda x: jnp.asarray(x / np.linalg.norm(x, axis=1, keepdims=True)), step)
+
+
+def jax_published(shape, lr: float, device: str) -> System:
+    """The step as its authors published it (moe_eqx.py, MIT licence): decoders stored by column, top-k by k rounds of argmax, codes masked by scatter.
+
+    Their off-diagonal subtracts a broadcast vector; here it is the diagonal. Statistics for logging are left out.
+    """
+    import jax
+    import jax.numpy as jnp
+
     M, k, S, n, D = shape.latents, shape.k, shape.dim, shape.children, shape.width
-    unit = lambda w: w / jnp.linalg.norm(w, axis=-1, keepdims=True)
+    keys, he = jax.random.split(jax.random.PRNGKey(0), 3), jax.nn.initializers.he_uniform(in_axis=-1, out_axis=-2)
+    E, V, C = he(keys[0], (M, D)), _unit(he(keys[1], (M, S, D))), _unit(he(keys[2], (M, n, S)))
+    params = dict(E=E, D=_unit(E).T, V=V, U=V.transpose(0, 2, 1), C=C, d=C.transpose(0, 2, 1))
+
+    def top_k(z_M: jax.Array) -> tuple:
+        def one(left_M: jax.Array, _: None) -> tuple:
+            i = left_M.argmax()
+            return left_M.at[i].set(-jnp.inf), (left_M[i], i)
+
+        return jax.lax.scan(one, z_M, None, k)[1]
+
+    def encode(p: dict, x_D: jax.Array) -> tuple:
+        z_M = _leaky(p["E"] @ x_D, D**-0.5, 0.0)
+        z_k, i_k = top_k(z_M)
+        return z_M, _leaky(jnp.einsum("kns,ks->kn", p["C"][i_k], p["V"][i_k] @ x_D), D**-0.5, 1e-2), i_k, z_k
+
+    def decode(p: dict, c_kn: jax.Array, i_k: jax.Array, z_k: jax.Array) -> tuple:
+        top_D = p["D"][:, i_k] @ z_k
+        return top_D + jnp.einsum("kds,ks->d", p["U"][i_k], jnp.einsum("ksn,kn->ks", p["d"][i_k], c_kn)), top_D
+
+    def loss(p: dict, x_BD: jax.Array) -> jax.Array:
+        z_BM, c_Bkn, i_Bk, z_Bk = jax.vmap(encode, (None, 0))(p, x_BD)
+        rows, experts = jnp.arange(len(x_BD))[:, None], jnp.arange(k)[None]
+        kept = jnp.zeros_like(c_Bkn).at[rows, experts, c_Bkn.argmax(-1)].set(1) * (z_Bk > 0)[..., None]
+        recon_BD, top_BD = jax.vmap(decode, (None, 0, 0, 0))(p, kept * c_Bkn, i_Bk, z_Bk)
+        DE = _unit(p["D"], 0).T @ _unit(p["E"]).T
+        l1 = (jnp.abs(z_BM).sum() + jnp.abs(c_Bkn).sum()) / len(x_BD)
+        errors = jnp.square(x_BD - recon_BD).sum(1).mean() + 0.1 * jnp.square(x_BD - top_BD).sum(1).mean()
+        return errors + 1e-3 * l1 + 0.1 * jnp.linalg.norm(DE - jnp.diag(jnp.diag(DE))) / (M * M - M)
+
+    return _jax_system(params, loss, {"D": 0, "d": 1}, lr)
+
+
+def jax_minimal(shape, lr: float, device: str) -> System:
+    "The same model and losses in JAX as we would write it: rows contiguous, XLA's own top-k, one gather per weight."
+    import jax
+    import jax.numpy as jnp
+
+    M, k, S, n, D = shape.latents, shape.k, shape.dim, shape.children, shape.width
+    normal = lambda key, *size: _unit(jax.random.normal(key, size))
     keys = jax.random.split(jax.random.PRNGKey(0), 3)
-    E, V, C = (
-        unit(jax.random.normal(keys[0], (M, D))),
-        unit(jax.random.normal(keys[1], (M, S, D))),
-        unit(jax.random.normal(keys[2], (M, n, S))),
-    )
-    params = dict(E=E, D=E, V=V, U=V, C=C, d=C)
-    hard = lambda z, slope: jnp.where(z >= D**-0.5, z, slope * z)
+    E, V, C = normal(keys[0], M, D), normal(keys[1], M, S, D), normal(keys[2], M, n, S)
+    params = {name: jnp.array(w) for name, w in dict(E=E, D=E, V=V, U=V, C=C, d=C).items()}
 
     def one(p: dict, x_D: jax.Array) -> tuple:
-        z_M = hard(p["E"] @ x_D, 0.0)
+        z_M = _leaky(p["E"] @ x_D, D**-0.5, 0.0)
         z_k, i_k = jax.lax.top_k(z_M, k)
-        c_kn = hard(jnp.einsum("kns,ks->kn", p["C"][i_k], jnp.einsum("ksd,d->ks", p["V"][i_k], x_D)), 1e-2)
+        c_kn = _leaky(jnp.einsum("kns,ks->kn", p["C"][i_k], jnp.einsum("ksd,d->ks", p["V"][i_k], x_D)), D**-0.5, 1e-2)
         kept_kn = c_kn * jax.nn.one_hot(c_kn.argmax(1), n) * (z_k > 0)[:, None]
-        top = z_k @ p["D"][i_k]
-        low = jnp.einsum("ks,ksd->d", jnp.einsum("kn,kns->ks", kept_kn, p["d"][i_k]), p["U"][i_k])
-        return jnp.sum((x_D - top - low) ** 2), jnp.sum((x_D - top) ** 2), jnp.abs(z_M).sum() + jnp.abs(c_kn).sum()
+        top_D = z_k @ p["D"][i_k]
+        low_D = jnp.einsum("ks,ksd->d", jnp.einsum("kn,kns->ks", kept_kn, p["d"][i_k]), p["U"][i_k])
+        return jnp.square(x_D - top_D - low_D).sum(), jnp.square(x_D - top_D).sum(), jnp.abs(z_M).sum() + jnp.abs(c_kn).sum()
 
     def loss(p: dict, x_BD: jax.Array) -> jax.Array:
         whole, top, l1 = (t.mean() for t in jax.vmap(one, (None, 0))(p, x_BD))
         ED = p["E"] @ p["D"].T
         return whole + 0.1 * top + 1e-3 * l1 + 0.1 * jnp.linalg.norm(ED - jnp.diag(jnp.diag(ED))) / (M * M - M)
 
-    optimizer = optax.chain(optax.clip_by_global_norm(1.0), optax.adam(3e-4))
-
-    @eqx.filter_jit(donate="all")
-    def update(p: dict, state: optax.OptState, x_BD: jax.Array) -> tuple:
-        grads = jax.grad(loss)(p, x_BD)
-        for name in ("D", "d"):
-            grads[name] = grads[name] - (grads[name] * p[name]).sum(-1, keepdims=True) * p[name]
-        updates, state = optimizer.update(grads, state, p)
-        p = optax.apply_updates(p, updates)
-        return {**p, "D": unit(p["D"]), "d": unit(p["d"])}, state
-
-    params = jax.tree.map(jnp.array, params)
-    held = [params, optimizer.init(params)]
-    x = x / np.linalg.norm(x, axis=1, keepdims=True)
-
-    def step() -> None:
-        held[:] = update(*held, jnp.asarray(x))
-        jax.block_until_ready(held[0])
-
-    return step
+    return _jax_system(params, loss, {"D": -1, "d": -1}, lr)

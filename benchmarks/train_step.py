@@ -1,12 +1,15 @@
-"""How long one training step takes, ours and others', on the same activations.
+"""How long one training step takes, ours and others', on the same activations of the embedded model.
 
-    python benchmarks/train_step.py                 # our step, plain autograd and the encoder's product alone
-    python benchmarks/train_step.py --peers         # also sae-lens, dictionary-learning, sparsify and JAX, in an environment of their own
-    python benchmarks/train_step.py --growth        # our step against batch, parents, k, S, n and d
+    python benchmarks/train_step.py                 # every system at the shapes C1, C2-k1, C2-k8 and C3
+    python benchmarks/train_step.py --quality 300   # instead: held-out error at C1 after so many steps of each flat system
+    python benchmarks/train_step.py --growth        # instead: our step against batch, parents, k, S, n and d
+    python benchmarks/train_step.py --profile       # instead: where our step's time goes
 
-A step is forward, all losses, backward, gradient projection, clipping, AdamW and normalisation, fed from memory. Every system is
-one live process; they take turns step by step, so that a busy machine slows all of them alike. Threads wait passively between
-steps. Times are medians. Prints tables and, last, `RATIO <shape> <system> <its time ÷ ours>`; the floor's ratio is below 1.
+A step is forward, all losses, backward, gradient projection, clipping, Adam and normalisation, fed from memory. The other libraries live
+in environments of their own, built on first use. Every system is one live process; they take turns step by step, so that a busy
+machine slows all of them alike. Threads wait passively between steps. Times are medians, on a GPU in fp32 and bf16 where there is one.
+Prints tables and, last, `RATIO <shape> <system> <its time ÷ ours>`; the floor is the encoder's one dense product, its ratio below 1.
+`--save FILE` adds what was measured to a JSON file.
 """
 
 import os
@@ -14,7 +17,9 @@ import os
 os.environ["OMP_WAIT_POLICY"] = "PASSIVE"  # before any OpenMP runtime is loaded
 
 import argparse
+import contextlib
 import json
+import platform
 import resource
 import statistics
 import subprocess
@@ -23,12 +28,13 @@ import tempfile
 import time
 import venv
 from pathlib import Path
-from typing import Callable, NamedTuple
+from typing import Any, Callable, NamedTuple
 
 import numpy as np
+from peers import System
 
 HERE = Path(__file__).resolve().parent
-BATCH, WIDTH = 2048, 576
+BATCH, WIDTH, HELD_OUT, BATCHES = 2048, 576, 4096, 16
 
 
 class Shape(NamedTuple):
@@ -43,126 +49,180 @@ class Shape(NamedTuple):
 
 
 SHAPES = {"C1": Shape(4096, 32), "C2-k1": Shape(256, 1, 64, 32), "C2-k8": Shape(256, 8, 64, 32), "C3": Shape(4096, 32, 4, 16)}
-PEERS = {
-    "sae-lens": ["C1"],
-    "sae-lens-sparse": ["C1"],
-    "dictionary-learning": ["C1"],
-    "sparsify": ["C1"],
-    "jax": ["C2-k1", "C2-k8", "C3"],
+FLAT, DEEP = ["C1"], ["C2-k1", "C2-k8", "C3"]
+PEERS = {  # system: its environment and the shapes it can train
+    "sae-lens": ("torch", FLAT),
+    "sae-lens-sparse": ("torch", FLAT),
+    "dictionary-learning": ("torch", FLAT),
+    "sparsify": ("torch", FLAT),
+    "jax": ("jax", DEEP),
+    "jax-published": ("jax", DEEP),
 }
-REQUIREMENTS = [
-    "sae-lens==6.18.0",
-    "dictionary-learning==0.1.0",
-    "eai-sparsify==1.3.0",
-    "jax==0.5.3",
-    "equinox==0.11.12",
-    "optax==0.2.4",
-]  # peers.py
+ENVIRONMENTS = {
+    "torch": ["torch==2.13.0", "sae-lens==6.54.12", "dictionary-learning==0.1.0", "eai-sparsify==1.3.3"],
+    "jax": ["jax==0.10.2", "equinox==0.13.8", "optax==0.2.8"],
+}
+
+
+def has_gpu() -> bool:
+    "Whether PyTorch sees a CUDA device."
+    import torch
+
+    return torch.cuda.is_available()
+
+
+# ---------------------------------------------------------------- activations
+
+
+def captured() -> np.ndarray:
+    "Final residuals of the embedded model over WordNet's glosses, in order of the text; read through the model once, then kept."
+    from capture import windows_of_text
+
+    from polytope_hsae.activations import capture
+    from polytope_hsae.assets import cache_dir, load_model
+    from polytope_hsae.store import ActivationStore, is_complete
+
+    window, rows = 128, BATCHES * BATCH + HELD_OUT
+    facts, folder = {"corpus": "wordnet-glosses", "window": window}, cache_dir() / "benchmarks" / "train_step"
+    if not is_complete(folder, facts):
+        loaded = load_model("embedded")
+        capture(loaded, windows_of_text(loaded.tokenizer, rows // window + 16, window), folder, facts)
+    return ActivationStore(folder).load(0, ["resid"])["resid"].float().numpy()[:rows]
 
 
 def activations(shape: Shape, store: Path | None) -> np.ndarray:
-    "Contexts in training scale: from a store of captured residuals, or a planted hierarchy plus noise."
-    rng = np.random.default_rng(0)
+    "Centred contexts in training scale, the last ones held out. Other widths see them through a random map, smaller stores repeat."
     if store:
         from polytope_hsae.store import ActivationStore
 
-        x = ActivationStore(store).load(0, ["resid"])["resid"][: shape.batch].float().numpy()
+        x = ActivationStore(store).load(0, ["resid"])["resid"].float().numpy()
     else:
-        top, low = rng.standard_normal((2, 512, shape.width)) / shape.width**0.5
-        which = rng.zipf(1.3, (shape.batch, 6)) % 512
-        x = (
-            top[which] * rng.gamma(4, 2, which.shape)[..., None] + low[(which * 7 + rng.integers(0, 4, which.shape)) % 512] * 4
-        ).sum(1)
-        x = x + 0.3 * rng.standard_normal(x.shape)
-    x = x - x.mean(0)
+        x = captured()
+    if shape.width != x.shape[1]:
+        x = x @ np.random.default_rng(0).standard_normal((x.shape[1], shape.width)).astype(np.float32)
+    train, held_out = x[:-HELD_OUT], x[-HELD_OUT:]
+    order = np.random.default_rng(0).permutation(len(train))
+    x = np.concatenate([train[order], held_out]) - train.mean(0)
     return (x * (shape.width / np.square(x).sum(1).mean()) ** 0.5).astype(np.float32)
 
 
-# ---------------------------------------------------------------- systems: each returns a function that takes one step
+# ---------------------------------------------------------------- our systems
 
 
-def ours(shape: Shape, x: np.ndarray, autograd: bool = False) -> Callable[[], object]:
+def ours(shape: Shape, lr: float, device: str, autograd: bool = False) -> System:
     "Our step; with `autograd`, the same model and losses with nothing written by hand."
     import torch
 
     from polytope_hsae.kernels import keep_freed_memory
     from polytope_hsae.losses import LossWeights, loss_terms
-    from polytope_hsae.models import FlatSAE, HierarchicalSAE, SAEOutput, SparseCodes
+    from polytope_hsae.models import FlatSAE, HierarchicalSAE
+    from polytope_hsae.steps import make_optimizer
 
-    x_BD, generator = torch.from_numpy(x), torch.Generator().manual_seed(0)
+    generator, flat = torch.Generator().manual_seed(0), not shape.dim
     if not autograd:
         keep_freed_memory()
-    flat = not shape.dim
+    parents = (shape.width, shape.latents, shape.k)
     sae = (
-        FlatSAE(shape.width, shape.latents, shape.k, generator=generator)
+        FlatSAE(*parents, generator=generator)
         if flat
-        else HierarchicalSAE(shape.width, shape.latents, shape.k, shape.dim, shape.children, generator=generator)
-    )
-    weights = LossWeights(0.1, 0.0, 0.0, 0.0, 0.0) if flat else LossWeights(0.1, 1e-3, 1e-3, 1e-1, 0.0)
-    optimizer = torch.optim.AdamW(sae.parameters(), lr=3e-4, weight_decay=0.0, fused=True)
+        else HierarchicalSAE(*parents, shape.dim, shape.children, generator=generator)
+    ).to(device)
+    weights = LossWeights() if flat else LossWeights(0.1, 1e-3, 1e-3, 1e-1)
+    optimizer = make_optimizer(sae, 0.0)
+    for group in optimizer.param_groups:
+        group["lr"] = lr
 
-    def plain(x_BD: torch.Tensor) -> SAEOutput:
-        x_BD = x_BD - sae.dec_bias_D
-        if flat:
-            value_BK, index_BK = (x_BD @ sae.enc_FD.T + sae.enc_bias_F).relu().topk(sae.k, dim=1)
-            return SAEOutput(
-                torch.einsum("bk,bkd->bd", value_BK, sae.dec_FD[index_BK]) + sae.dec_bias_D, SparseCodes(index_BK, value_BK)
-            )
-        z_BK, i_BK = (x_BD @ sae.parent_enc_PD.T + sae.parent_bias_P).relu().topk(sae.topk_parent, dim=1)
-        inside = torch.einsum("bd,bksd->bks", x_BD, sae.down_PSD[i_BK])
-        c_BK, j_BK = (torch.einsum("bks,bkls->bkl", inside, sae.child_enc_PLS[i_BK]) + sae.child_bias_PL[i_BK]).relu().max(2)
-        c_BK = c_BK * (z_BK > 0)
-        top = torch.einsum("bk,bkd->bd", z_BK, sae.parent_dec_PD[i_BK]) + sae.dec_bias_D
-        low = torch.einsum("bks,bksd->bd", c_BK[..., None] * sae.child_dec_PLS[i_BK, j_BK], sae.up_PSD[i_BK])
-        codes = SparseCodes(torch.cat([i_BK, sae.m_top + i_BK * sae.m_low + j_BK], 1), torch.cat([z_BK, c_BK], 1))
-        return SAEOutput(top + low, codes, recon_top_BD=top)
-
-    def step() -> None:
+    def step(x_BD: torch.Tensor) -> None:
         optimizer.zero_grad()
-        loss_terms(
-            sae, x_BD, plain(x_BD) if autograd else sae(x_BD), weights if not autograd else weights._replace(auxk=0.0)
-        ).total.backward()
+        out = plain_pass(sae, x_BD) if autograd else sae(x_BD)
+        loss_terms(sae, x_BD, out, weights._replace(auxk=0.0) if autograd else weights).total.backward()
         sae.project_decoder_grads()
         torch.nn.utils.clip_grad_norm_(sae.parameters(), 1.0)
         optimizer.step()
         sae.normalise_decoder()
 
-    return step
+    return System(lambda x: torch.from_numpy(x).to(device), step, lambda x_BD: sae(x_BD).recon_BD)
 
 
-def floor(shape: Shape, x: np.ndarray) -> Callable[[], object]:
+def plain_pass(sae, x_BD):
+    "The forward pass of a flat or hierarchical model in the plainest PyTorch."
+    import torch
+
+    from polytope_hsae.models import FlatSAE, SAEOutput, SparseCodes
+
+    x_BD = x_BD - sae.dec_bias_D
+    if isinstance(sae, FlatSAE):
+        value_BK, index_BK = (x_BD @ sae.enc_FD.T + sae.enc_bias_F).relu().topk(sae.k, dim=1)
+        recon_BD = torch.einsum("bk,bkd->bd", value_BK, sae.dec_FD[index_BK]) + sae.dec_bias_D
+        return SAEOutput(recon_BD, SparseCodes(index_BK, value_BK))
+    z_BK, i_BK = (x_BD @ sae.parent_enc_PD.T + sae.parent_bias_P).relu().topk(sae.topk_parent, dim=1)
+    inside = torch.einsum("bd,bksd->bks", x_BD, sae.down_PSD[i_BK])
+    c_BK, j_BK = (torch.einsum("bks,bkls->bkl", inside, sae.child_enc_PLS[i_BK]) + sae.child_bias_PL[i_BK]).relu().max(2)
+    c_BK = c_BK * (z_BK > 0)
+    top = torch.einsum("bk,bkd->bd", z_BK, sae.parent_dec_PD[i_BK]) + sae.dec_bias_D
+    low = torch.einsum("bks,bksd->bd", c_BK[..., None] * sae.child_dec_PLS[i_BK, j_BK], sae.up_PSD[i_BK])
+    codes = SparseCodes(torch.cat([i_BK, sae.m_top + i_BK * sae.m_low + j_BK], 1), torch.cat([z_BK, c_BK], 1))
+    return SAEOutput(top + low, codes, recon_top_BD=top)
+
+
+def floor(shape: Shape, lr: float, device: str) -> System:
     "The encoder's one dense product, into memory that is there already."
     import torch
 
-    x_BD, W_FD = torch.from_numpy(x), torch.randn(shape.latents, shape.width)
-    out_BF = torch.empty(len(x), shape.latents)
-    return lambda: torch.mm(x_BD, W_FD.T, out=out_BF)
+    W_FD = torch.randn(shape.latents, shape.width, device=device)
+    out_BF = torch.empty(shape.batch, shape.latents, device=device)
+
+    def step(x_BD: torch.Tensor) -> torch.Tensor:
+        if torch.is_autocast_enabled(device):
+            return x_BD @ W_FD.T
+        return torch.mm(x_BD, W_FD.T, out=out_BF)
+
+    return System(lambda x: torch.from_numpy(x).to(device), step)
 
 
-OWN = {"ours": ours, "autograd": lambda s, x: ours(s, x, autograd=True), "floor": floor}
+OWN = {"ours": ours, "autograd": lambda *args: ours(*args, autograd=True), "floor": floor}
 
 # ---------------------------------------------------------------- taking turns
 
 
-def work(system: str, shape: Shape, data: Path) -> None:
-    "A process of one system: every line read takes one step and answers with its milliseconds, CPU milliseconds and peak MiB over its imports."
-    if system in OWN:
+def held_out_error(system: System, x: np.ndarray) -> float | None:
+    "Share of the held-out contexts' variance that a reconstruction misses."
+    if system.reconstruct is None:
+        return None
+    import torch
+
+    with torch.no_grad():
+        error = x - system.reconstruct(system.put(x)).float().cpu().numpy()
+    return float(np.square(error).sum() / np.square(x - x.mean(0)).sum())
+
+
+def work(name: str, shape: Shape, data: Path, lr: float, device: str, half: bool) -> None:
+    "A process of one system: per line read one step, answered with its milliseconds, CPU milliseconds and peak MiB; then the held-out error."
+    import peers
+
+    in_torch, x = not name.startswith("jax"), np.load(data)
+    if in_torch:
         import torch
 
-        import polytope_hsae.losses  # counted as import, not as the step's memory
+        import polytope_hsae.training  # noqa: F401  (its imports are not the step's memory)
 
         torch.set_num_threads(int(os.environ["OMP_NUM_THREADS"]))
-        build = OWN[system]
-    else:
-        import peers
-
-        build = peers.load(system)
-    peak = lambda: resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 1024
+    build = OWN.get(name) or peers.load(name)
+    on_gpu = in_torch and device == "cuda"
+    peak = lambda: torch.cuda.max_memory_allocated() / 2**20 if on_gpu else resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 1024
     before = peak()
-    step = build(shape, np.load(data))
-    for _ in sys.stdin:
+    system = build(shape, lr, device)
+    batches = [system.put(b) for b in np.split(x[:-HELD_OUT], range(shape.batch, len(x) - HELD_OUT, shape.batch))[:BATCHES]]
+    batches = [b for b in batches if len(b) == shape.batch]
+    for i, line in enumerate(sys.stdin):
+        if line == "error\n":
+            print(json.dumps(held_out_error(system, x[-HELD_OUT:])), flush=True)
+            continue
         wall, cpu = time.perf_counter(), time.process_time()
-        step()
+        with torch.autocast(device, torch.bfloat16) if half and in_torch else contextlib.nullcontext():
+            system.step(batches[i % len(batches)])
+        if on_gpu:
+            torch.cuda.synchronize()
         print(json.dumps([1000 * (time.perf_counter() - wall), 1000 * (time.process_time() - cpu), peak() - before]), flush=True)
 
 
@@ -171,117 +231,201 @@ class Seen(NamedTuple):
 
     ms: float  # median wall-clock time of a step
     cpu_ms: float  # median time of all its threads together
-    peak_mib: float  # peak resident memory over that of its imports
+    peak_mib: float  # peak resident memory over that of its imports; on a GPU, of its tensors
+    error: float | None = None  # held-out error after the last step
 
 
-def take_turns(shape: Shape, systems: dict[str, str], rounds: int, threads: int, store: Path | None) -> dict[str, Seen]:
-    "Cost of each system (name → interpreter), one step at a time in turn; the first two rounds warm up."
+class Setting(NamedTuple):
+    "How everything is measured."
+
+    rounds: int  # timed steps per system
+    threads: int
+    store: Path | None  # activations; those of the embedded model when None
+    lr: float = 3e-4
+    half: bool = False  # bf16 on a GPU
+
+
+def start(name: str, shape: Shape, data: Path, setting: Setting, device: str) -> subprocess.Popen:
+    "The worker process of a system."
+    threads = setting.threads
+    python = peers_python(PEERS[name][0]) if name in PEERS else sys.executable
+    env = os.environ | {
+        "OMP_NUM_THREADS": str(threads),
+        "XLA_FLAGS": f"--xla_cpu_multi_thread_eigen={'true' if threads > 1 else 'false'} intra_op_parallelism_threads={threads}",
+        "PYTHONPATH": str(HERE.parent),
+    }
+    if setting.half:
+        env["JAX_DEFAULT_MATMUL_PRECISION"] = "bfloat16"
+    job = json.dumps({"name": name, "shape": shape, "data": str(data), "lr": setting.lr, "device": device, "half": setting.half})
+    command = [python, "-W", "ignore", __file__, "--worker", job]
+    return subprocess.Popen(command, stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True, env=env)
+
+
+def take_turns(shape: Shape, systems: list[str], setting: Setting) -> dict[str, Seen]:
+    "Cost of each system, one step at a time in turn; the first two rounds warm up."
+    seen: dict[str, list] = {name: [] for name in systems}
     with tempfile.TemporaryDirectory() as folder:
-        data = Path(folder) / "x.npy"
-        np.save(data, activations(shape, store))
-        env = {
-            **os.environ,
-            "OMP_NUM_THREADS": str(threads),
-            "XLA_FLAGS": f"--xla_cpu_multi_thread_eigen={'true' if threads > 1 else 'false'} intra_op_parallelism_threads={threads}",
-        }
-        command = lambda name, python: [
-            python,
-            "-W",
-            "ignore",
-            __file__,
-            "--worker",
-            name,
-            "--data",
-            str(data),
-            "--shape",
-            json.dumps(shape),
-        ]
-        workers = {
-            name: subprocess.Popen(command(name, python), stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True, env=env)
-            for name, python in systems.items()
-        }
-        seen: dict[str, list] = {name: [] for name in workers}
-        for _ in range(rounds + 2):
-            for name, worker in workers.items():
-                worker.stdin.write("step\n")
-                worker.stdin.flush()
-                line = worker.stdout.readline()
-                if not line:
-                    raise SystemExit(f"the worker of {name} stopped at {shape}; its message is above")
-                seen[name].append(json.loads(line))
+        data, device = Path(folder) / "x.npy", "cuda" if has_gpu() else "cpu"
+        np.save(data, activations(shape, setting.store))
+        workers = {name: start(name, shape, data, setting, device) for name in systems}
+
+        def ask(name: str, line: str) -> Any:
+            workers[name].stdin.write(line + "\n")
+            workers[name].stdin.flush()
+            answer = workers[name].stdout.readline()
+            if not answer:
+                raise SystemExit(f"the worker of {name} stopped at {shape}; its message is above")
+            return json.loads(answer)
+
+        for _ in range(setting.rounds + 2):
+            for name in workers:
+                seen[name].append(ask(name, "step"))
+        errors = {name: ask(name, "error") for name in workers}
         for worker in workers.values():
             worker.stdin.close()
             worker.wait()
-    return {name: Seen(*(statistics.median(column) for column in list(zip(*s[2:]))[:2]), s[-1][2]) for name, s in seen.items()}
+    medians = lambda steps: [statistics.median(column) for column in list(zip(*steps))[:2]]
+    return {name: Seen(*medians(s[2:]), s[-1][2], errors[name]) for name, s in seen.items()}
 
 
-def peers_python() -> str:
-    "The interpreter of the peers' environment, built on first use."
-    folder = HERE.parent / ".venv" / "peers"
+def peers_python(environment: str) -> str:
+    "The interpreter of an environment of peers, built on first use."
+    folder = HERE.parent / ".venv" / "peers" / environment
     python = folder / "bin" / "python"
     if not (folder / "ready").exists():
+        print(f"installing {', '.join(ENVIRONMENTS[environment])} (minutes, once)", file=sys.stderr)
         venv.create(folder, with_pip=True, clear=True)
-        subprocess.run([python, "-m", "pip", "install", "--quiet", *REQUIREMENTS], check=True)
+        wanted = [r.replace("jax==", "jax[cuda13]==") if has_gpu() else r for r in ENVIRONMENTS[environment]]
+        pip = [python, "-m", "pip", "--quiet", "--disable-pip-version-check"]
+        subprocess.run([*pip, "install", *wanted], check=True, env={k: v for k, v in os.environ.items() if k != "PIP_CONSTRAINT"})
+        if environment == "torch":  # comes along, unused; built for a GPU it does not import beside a torch for CPUs
+            subprocess.run([*pip, "uninstall", "--yes", "torchvision"], check=True)
         (folder / "ready").touch()
     return str(python)
 
 
-def growth(rounds: int, threads: int) -> None:
+# ---------------------------------------------------------------- what is measured
+
+
+def compare(name: str, half: bool, setting: Setting) -> list[dict]:
+    "All systems at one shape, as rows of a table, printed."
+    shape, label = SHAPES[name], name + "-bf16" * half
+    systems = [*OWN, *(peer for peer, (_, shapes) in PEERS.items() if name in shapes)]
+    seen = take_turns(shape, systems, setting._replace(half=half))
+    print(f"\n{label}: {shape}\n\n| system | ms/step | ÷ ours | CPU ms | ÷ ours | peak MiB |\n|---|---|---|---|---|---|")
+    rows = []
+    for system, cost in seen.items():
+        ratio, cpu_ratio = cost.ms / seen["ours"].ms, cost.cpu_ms / seen["ours"].cpu_ms
+        print(f"| {system} | {cost.ms:.0f} | {ratio:.2f} | {cost.cpu_ms:.0f} | {cpu_ratio:.2f} | {cost.peak_mib:.0f} |", flush=True)
+        rows.append({"shape": label, "system": system, "ratio": ratio, "cpu_ratio": cpu_ratio} | cost._asdict())
+    return rows
+
+
+def quality(setting: Setting) -> list[dict]:
+    "Held-out error at C1 of every flat system after the same number of steps of Adam at the same rate."
+    systems = ["ours", *(peer for peer, (_, shapes) in PEERS.items() if "C1" in shapes)]
+    seen = take_turns(SHAPES["C1"], systems, setting._replace(lr=1e-3))
+    print(f"\nC1 after {setting.rounds + 2} steps\n\n| system | held-out FVU | ms/step |\n|---|---|---|")
+    for system, cost in seen.items():
+        print(f"| {system} | {cost.error:.4f} | {cost.ms:.0f} |", flush=True)
+    return [{"system": system, "steps": setting.rounds + 2} | cost._asdict() for system, cost in seen.items()]
+
+
+def growth(setting: Setting) -> list[dict]:
     "Our step against each size of the model, the others held."
-    base = Shape(256, 8, 16, 16, 1024)
+    base = Shape(256, 8, 8, 16)
     sweeps = {
-        "latents": [2**i for i in range(6, 15, 2)],
-        "k": [1, 4, 16],
-        "dim": [4, 16, 64],
-        "children": [4, 16, 64],
-        "width": [256, 512, 1024],
-        "batch": [512, 1024, 2048],
+        "latents": [2**i for i in range(6, 15)],
+        "k": [1, 2, 4, 8, 16, 32],
+        "dim": [2, 4, 8, 16, 32, 64],
+        "children": [4, 8, 16, 32, 64],
+        "width": [144, 288, 576, 1152],
+        "batch": [256, 512, 1024, 2048, 4096],
     }
     print("\n| varied | value | ms | of it encoder | peak MiB |\n|---|---|---|---|---|")
+    rows = []
     for name, values in sweeps.items():
         for value in values:
-            seen = take_turns(
-                base._replace(**{name: value}), {"ours": sys.executable, "floor": sys.executable}, rounds, threads, None
-            )
-            print(
-                f"| {name} | {value} | {seen['ours'].ms:.1f} | {seen['floor'].ms:.1f} | {seen['ours'].peak_mib:.0f} |", flush=True
-            )
+            shape = base._replace(**{name: value})
+            own, encoder = take_turns(shape, ["ours", "floor"], setting).values()
+            print(f"| {name} | {value} | {own.ms:.1f} | {encoder.ms:.1f} | {own.peak_mib:.0f} |", flush=True)
+            rows.append({"varied": name, "value": value, "encoder_ms": encoder.ms} | own._asdict())
+    return rows
+
+
+def profile(setting: Setting) -> list[dict]:
+    "Operations of our step by the time they take themselves, at every shape, in this process."
+    import torch
+    from torch.profiler import ProfilerActivity
+    from torch.profiler import profile as recording
+
+    torch.set_num_threads(setting.threads)
+    gpu, rows = has_gpu(), []
+    for name, shape in SHAPES.items():
+        system = ours(shape, setting.lr, "cuda" if gpu else "cpu")
+        x_BD = system.put(activations(shape, setting.store)[: shape.batch])
+        for _ in range(3):
+            system.step(x_BD)
+        with recording(activities=[ProfilerActivity.CUDA if gpu else ProfilerActivity.CPU]) as record:
+            for _ in range(setting.rounds):
+                system.step(x_BD)
+        own = lambda e: (e.self_device_time_total if gpu else e.self_cpu_time_total) / 1000 / setting.rounds
+        top = sorted(record.key_averages(), key=own, reverse=True)[:12]
+        print(f"\n{name}\n\n| operation | ms/step | calls |\n|---|---|---|")
+        for e in top:
+            print(f"| {e.key} | {own(e):.1f} | {e.count // setting.rounds} |")
+            rows.append({"shape": name, "operation": e.key, "ms": own(e), "calls": e.count // setting.rounds})
+    return rows
+
+
+def machine(setting: Setting) -> str:
+    "Where this runs, in one line."
+    import torch
+
+    if has_gpu():
+        return f"{torch.cuda.get_device_name()}, torch {torch.__version__}"
+    cpu = platform.processor() or platform.machine()
+    if Path("/proc/cpuinfo").exists():
+        cpu = next((r.split(":")[1].strip() for r in Path("/proc/cpuinfo").read_text().splitlines() if r.startswith("model name")), cpu)
+    busy = f", load {os.getloadavg()[0]:.1f}" if hasattr(os, "getloadavg") else ""
+    return f"{cpu}, {setting.threads} of {os.cpu_count()} threads{busy}, torch {torch.__version__}"
 
 
 def main() -> None:
-    "Parse the command line and print the tables."
+    "Parse the command line, measure, print and save."
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
     parser.add_argument("--shapes", nargs="+", choices=list(SHAPES), default=list(SHAPES))
     parser.add_argument("--rounds", type=int, default=7, help="timed steps per system")
     parser.add_argument("--threads", type=int, default=2)
-    parser.add_argument("--store", type=Path, help="activation store to take the contexts from; a planted hierarchy otherwise")
-    parser.add_argument("--peers", action="store_true", help="also time the other libraries")
-    parser.add_argument("--growth", action="store_true", help="also time our step against every size")
+    parser.add_argument("--store", type=Path, help="activation store to take the contexts from instead")
+    what = parser.add_mutually_exclusive_group()
+    what.add_argument("--quality", type=int, metavar="STEPS", help="held-out error of the flat systems after so many steps")
+    what.add_argument("--growth", action="store_true", help="our step against every size")
+    what.add_argument("--profile", action="store_true", help="operations of our step")
+    parser.add_argument("--save", type=Path, metavar="FILE", help="add the measurements to this JSON file")
     parser.add_argument("--worker", help=argparse.SUPPRESS)
-    parser.add_argument("--data", type=Path, help=argparse.SUPPRESS)
-    parser.add_argument("--shape", type=json.loads, help=argparse.SUPPRESS)
     args = parser.parse_args()
     if args.worker:
-        return work(args.worker, Shape(*args.shape), args.data)
-    ratios = []
-    for name in args.shapes:
-        systems = {s: sys.executable for s in ("ours", "autograd", "floor")}
-        if args.peers:
-            systems |= {peer: peers_python() for peer, shapes in PEERS.items() if name in shapes}
-        seen = take_turns(SHAPES[name], systems, args.rounds, args.threads, args.store)
-        print(
-            f"\n{name}: {SHAPES[name]}\n\n| system | ms/step | ÷ ours | CPU ms | ÷ ours | peak MiB over its imports |\n|---|---|---|---|---|---|"
-        )
-        own = seen["ours"]
-        for system, cost in seen.items():
-            print(
-                f"| {system} | {cost.ms:.0f} | {cost.ms / own.ms:.2f} | {cost.cpu_ms:.0f} | {cost.cpu_ms / own.cpu_ms:.2f} | {cost.peak_mib:.0f} |",
-                flush=True,
-            )
-            ratios += [f"RATIO {name} {system} {cost.ms / own.ms:.3f}"] * (system != "ours")
-    if args.growth:
-        growth(args.rounds, args.threads)
-    print("\n" + "\n".join(ratios))
+        job = json.loads(args.worker)
+        return work(**job | {"shape": Shape(*job["shape"])})
+    setting = Setting(args.rounds, args.threads, args.store)
+    where, rows = machine(setting), []
+    print(where)
+    if args.quality:
+        kind, rows = "quality", quality(setting._replace(rounds=args.quality - 2))
+    elif args.growth:
+        kind, rows = "growth", growth(setting)
+    elif args.profile:
+        kind, rows = "profile", profile(setting)
+    else:
+        kind = "compare"
+        for name in args.shapes:
+            for half in (False, True) if has_gpu() else (False,):
+                rows += compare(name, half, setting)
+        print("\n" + "\n".join(f"RATIO {r['shape']} {r['system']} {r['ratio']:.3f}" for r in rows if r["system"] != "ours"))
+    if args.save:
+        saved = json.loads(args.save.read_text()) if args.save.exists() else {}
+        args.save.write_text(json.dumps(saved | {kind: {"machine": where, "rounds": setting.rounds, "rows": rows}}, indent=1) + "\n")
 
 
 if __name__ == "__main__":
