@@ -4,9 +4,10 @@ Plain is the computation of Park et al.: per synset scikit-learn's Ledoit-Wolf, 
 `estimation_plan`. Both get the same float32 vectors and the same two threads. Then the cost of ours is measured as a
 function of the number of synsets, of words per synset, of d, and the cost of the geometry as a function of V and d, on synthetic data.
 
-    python benchmarks/phase1_estimation.py [--plain N] [--out FOLDER]
+    python benchmarks/phase1_estimation.py [--plain N] [--save FOLDER]
 
-Prints tables, writes a plot, and ends with `RATIO phase1 <plain seconds / our seconds, planning included>`.
+Prints tables, with --save writes them to FOLDER/phase1_estimation.json (plotted by nbs/benchmarks/phase1_estimation.ipynb), and
+ends with `RATIO phase1 <plain seconds / our seconds, planning included>`. Exits 1 when the answers differ by more than 1e-4.
 """
 
 import os
@@ -14,15 +15,14 @@ import os
 os.environ.update(OMP_WAIT_POLICY="PASSIVE", OMP_NUM_THREADS="2", OPENBLAS_NUM_THREADS="2", TOKENIZERS_PARALLELISM="false")
 
 import argparse
+import json
+import platform
 import resource
 import statistics
+import sys
 import time
 from pathlib import Path
 
-import matplotlib
-
-matplotlib.use("Agg")
-import matplotlib.pyplot as plt
 import pandas as pd
 import torch
 from sklearn.covariance import ledoit_wolf
@@ -50,43 +50,49 @@ def plain_vector(x_ND):
 
 
 def side_by_side(n_plain):
-    "Both sides on the embedded model; ours is timed five times, spread over the plain pass, so that a busy machine slows both"
+    "Both sides on the embedded model; ours is timed ten times, spread over the plain pass, and averaged, so that a busy machine slows both"
     loaded = load_model()
     gamma_VD = unembedding(loaded.model, loaded.tokenizer).weight_VD
     t_geometry, geometry = seconds(lambda: causal_geometry(gamma_VD, shrinkage=0.0))
     g_VD = geometry.tokens(gamma_VD)
     sets = build_concepts(load_wordnet(), loaded.tokenizer, "n", rule="park").token_sets
     chosen = torch.linspace(0, len(sets) - 1, min(n_plain or len(sets), len(sets))).long().tolist()
-    t_plan, t_ours, t_plain, worst, plain = [], [], 0.0, 0.0, {}
-    for part in range(5):
+    t_plan, t_ours, t_plain, plain = [], [], 0.0, {}
+    for part in range(10):
         t, plan = seconds(lambda: plan_estimation(sets, g_VD.shape[1]))
         t_plan.append(t)
         t, found = seconds(lambda: estimate_sets(g_VD, plan))
         t_ours.append(t)
-        for s in tqdm(chosen[part::5], desc=f"plain {part + 1}/5"):
+        for s in tqdm(chosen[part::10], desc=f"plain {part + 1}/10"):
             t, plain[s] = seconds(lambda: plain_vector(g_VD[sets[s]]))
             t_plain += t * len(sets) / len(chosen)
     worst = max(float((found.vector_SD[s] - v).norm() / v.norm()) for s, v in plain.items())
-    plan_s, ours_s = statistics.median(t_plan), statistics.median(t_ours)
+    plan_s, ours_s = statistics.mean(t_plan), statistics.mean(t_ours)
     size = plan.size_S
     print(
         f"\n{len(sets)} noun synsets (Park's rule), {int(size.min())} to {int(size.max())} words, {int((size >= g_VD.shape[1]).sum())} with n >= d = {g_VD.shape[1]}"
     )
     if len(chosen) < len(sets):
         print(f"plain side extrapolated from {len(chosen)} synsets, evenly spread")
-    print(
-        pd.DataFrame(
-            [
-                ("plain: Ledoit-Wolf + pinv", t_plain),
-                ("ours: plan", plan_s),
-                ("ours: estimate, also each further permutation", ours_s),
-                ("geometry, once", t_geometry),
-            ],
-            columns=["step", "seconds"],
-        ).to_string(index=False, float_format="%.3f")
-    )
+    steps = {
+        "plain: Ledoit-Wolf + pinv": t_plain,
+        "ours: plan": plan_s,
+        "ours: estimate, also each further permutation": ours_s,
+        "geometry, once": t_geometry,
+    }
+    print(pd.Series(steps, name="seconds").to_string(float_format="%.3f"))
     print(f"largest relative difference: {worst:.1e}   plain / further permutation: {t_plain / ours_s:.0f}")
-    return t_plain / (plan_s + ours_s)
+    return {
+        "synsets": len(sets),
+        "synsets_timed_plain": len(chosen),
+        "words": [int(size.min()), int(size.max())],
+        "dim": g_VD.shape[1],
+        "seconds": steps,
+        "estimate_seconds_all_runs": t_ours,
+        "largest_difference": worst,
+        "ratio": t_plain / (plan_s + ours_s),
+        "ratio_further_permutation": t_plain / ours_s,
+    }
 
 
 def synthetic_sets(n_sets, n_words, n_vocab, generator):
@@ -117,43 +123,24 @@ def growth():
     return pd.DataFrame(rows)
 
 
-def draw(table, path):
-    "One panel per varied quantity, both axes logarithmic"
-    fig, axes = plt.subplots(1, 4, figsize=(11, 2.8), sharey=True)
-    for ax, (varied, part) in zip(axes, table.groupby("varied", sort=False)):
-        for column, colour, label in (
-            ("estimate_s", "#0072B2", "estimate"),
-            ("plan_s", "#E69F00", "plan"),
-            ("geometry_s", "#009E73", "geometry"),
-        ):
-            if part[column].notna().any():
-                ax.loglog(part[varied], part[column], "o-", ms=3, color=colour, label=label)
-        ax.set(xlabel={"synsets": "synsets", "words": "words per child", "d": "d", "vocab": "V"}[varied])
-        ax.set_xticks(part[varied], [f"{v // 1000}k" if v >= 10_000 else str(v) for v in part[varied]], fontsize=7)
-        ax.minorticks_off()
-        ax.grid(True, which="major", lw=0.3)
-    axes[0].set_ylabel("seconds, 2 threads")
-    axes[-1].legend(frameon=False, fontsize=8)
-    fig.tight_layout()
-    path.parent.mkdir(parents=True, exist_ok=True)
-    fig.savefig(path, dpi=150)
-
-
 if __name__ == "__main__":
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
     parser.add_argument(
         "--plain", type=int, default=0, help="synsets on the plain side (0: all; fewer are extrapolated and said so)"
     )
-    parser.add_argument("--out", type=Path, default=Path("runs/benchmarks"), help="folder of the plot and the table")
+    parser.add_argument("--save", type=Path, help="folder that gets phase1_estimation.json")
     args = parser.parse_args()
     torch.set_num_threads(2)
-    ratio = side_by_side(args.plain)
-    table = growth()
+    compared, table = side_by_side(args.plain), growth()
     print("\ncost growth on synthetic sets (every eleventh set is the union of ten others)")
     print(table.to_string(index=False, float_format="%.3f", na_rep="-"))
-    draw(table, args.out / "phase1_estimation.png")
-    table.to_csv(args.out / "phase1_estimation.csv", index=False)
-    print(
-        f"\npeak memory {resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 2**20:.2f} GiB, plot {args.out / 'phase1_estimation.png'}"
-    )
-    print(f"RATIO phase1 {ratio:.1f}")
+    peak = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 2**20
+    print(f"\npeak memory {peak:.2f} GiB")
+    if args.save:
+        machine = {"python": platform.python_version(), "torch": torch.__version__, "threads": 2, "cpu": platform.machine()}
+        rows = [{k: v for k, v in row.items() if v == v} for row in table.to_dict("records")]  # without NaN
+        found = {"machine": machine, "peak_gib": peak, "side_by_side": compared, "growth": rows}
+        args.save.mkdir(parents=True, exist_ok=True)
+        (args.save / "phase1_estimation.json").write_text(json.dumps(found, indent=1) + "\n")
+    print(f"RATIO phase1 {compared['ratio']:.1f}")
+    sys.exit(compared["largest_difference"] > 1e-4)
