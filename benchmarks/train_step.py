@@ -196,6 +196,14 @@ def held_out_error(system: System, x: np.ndarray) -> float | None:
     return float(np.square(error).sum() / np.square(x - x.mean(0)).sum())
 
 
+def peak_mib() -> float:
+    "Peak resident memory of this process. Linux tells that of the program itself; elsewhere it may include its parent's."
+    status = Path("/proc/self/status")
+    if status.exists():
+        return int(next(r for r in status.read_text().splitlines() if r.startswith("VmHWM")).split()[1]) / 1024
+    return resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / (2**20 if sys.platform == "darwin" else 2**10)
+
+
 def work(name: str, shape: Shape, data: Path, lr: float, device: str, half: bool) -> None:
     "A process of one system: per line read one step, answered with its milliseconds, CPU milliseconds and peak MiB; then the held-out error."
     import peers
@@ -209,7 +217,7 @@ def work(name: str, shape: Shape, data: Path, lr: float, device: str, half: bool
         torch.set_num_threads(int(os.environ["OMP_NUM_THREADS"]))
     build = OWN.get(name) or peers.load(name)
     on_gpu = in_torch and device == "cuda"
-    peak = lambda: torch.cuda.max_memory_allocated() / 2**20 if on_gpu else resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 1024
+    peak = lambda: torch.cuda.max_memory_allocated() / 2**20 if on_gpu else peak_mib()
     before = peak()
     system = build(shape, lr, device)
     batches = [system.put(b) for b in np.split(x[:-HELD_OUT], range(shape.batch, len(x) - HELD_OUT, shape.batch))[:BATCHES]]
@@ -316,7 +324,9 @@ def compare(name: str, half: bool, setting: Setting) -> list[dict]:
     rows = []
     for system, cost in seen.items():
         ratio, cpu_ratio = cost.ms / seen["ours"].ms, cost.cpu_ms / seen["ours"].cpu_ms
-        print(f"| {system} | {cost.ms:.0f} | {ratio:.2f} | {cost.cpu_ms:.0f} | {cpu_ratio:.2f} | {cost.peak_mib:.0f} |", flush=True)
+        print(
+            f"| {system} | {cost.ms:.0f} | {ratio:.2f} | {cost.cpu_ms:.0f} | {cpu_ratio:.2f} | {cost.peak_mib:.0f} |", flush=True
+        )
         rows.append({"shape": label, "system": system, "ratio": ratio, "cpu_ratio": cpu_ratio} | cost._asdict())
     return rows
 
@@ -386,7 +396,9 @@ def machine(setting: Setting) -> str:
         return f"{torch.cuda.get_device_name()}, torch {torch.__version__}"
     cpu = platform.processor() or platform.machine()
     if Path("/proc/cpuinfo").exists():
-        cpu = next((r.split(":")[1].strip() for r in Path("/proc/cpuinfo").read_text().splitlines() if r.startswith("model name")), cpu)
+        cpu = next(
+            (r.split(":")[1].strip() for r in Path("/proc/cpuinfo").read_text().splitlines() if r.startswith("model name")), cpu
+        )
     busy = f", load {os.getloadavg()[0]:.1f}" if hasattr(os, "getloadavg") else ""
     return f"{cpu}, {setting.threads} of {os.cpu_count()} threads{busy}, torch {torch.__version__}"
 
@@ -425,7 +437,9 @@ def main() -> None:
         print("\n" + "\n".join(f"RATIO {r['shape']} {r['system']} {r['ratio']:.3f}" for r in rows if r["system"] != "ours"))
     if args.save:
         saved = json.loads(args.save.read_text()) if args.save.exists() else {}
-        args.save.write_text(json.dumps(saved | {kind: {"machine": where, "rounds": setting.rounds, "rows": rows}}, indent=1) + "\n")
+        args.save.write_text(
+            json.dumps(saved | {kind: {"machine": where, "rounds": setting.rounds, "rows": rows}}, indent=1) + "\n"
+        )
 
 
 if __name__ == "__main__":

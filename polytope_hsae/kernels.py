@@ -74,7 +74,7 @@ class Pattern:
         "`widen`, with the order by row derived from this pattern's instead of another sort. Cost: B·K·width integers."
         within = torch.arange(width, device=self.index_BK.device)
         wide = Pattern((self.index_BK[..., None] * width + within).flatten(1), self.n_rows * width)
-        count_R, row_N = self.start_R1.diff(), self.index_BK.flatten()[self.order_N]
+        count_R, row_N = self.start_R1.diff(), self.index_BK.flatten().index_select(0, self.order_N)
         first_N = self.start_R1[row_N]
         rank_N = torch.arange(len(row_N), device=row_N.device) - first_N
         place_NW = (first_N * width + rank_N)[:, None] + within * count_R[row_N, None]
@@ -91,7 +91,7 @@ def rows_to_contexts(pattern: Pattern, value_BK: Tensor, rows_RD: Tensor) -> Ten
 
 def contexts_to_rows(pattern: Pattern, value_BK: Tensor, x_BD: Tensor) -> Tensor:
     "Σ_{(b,k): i(b,k)=r} v_bk x_b for every row; rows nobody uses get 0. Cost: B·K·D plus writing R·D."
-    sorted_N = value_BK.to(x_BD.dtype).flatten()[pattern.order_N]
+    sorted_N = value_BK.to(x_BD.dtype).flatten().index_select(0, pattern.order_N)
     return F.embedding_bag(
         pattern.context_N, x_BD, pattern.start_R1, per_sample_weights=sorted_N, mode="sum", include_last_offset=True
     )
@@ -169,7 +169,7 @@ class _DotsAt(torch.autograd.Function):
         if value_BK is not None:
             return value_BK.to(x_BD.dtype, copy=True)
         value_BK = dots_at_entries(pattern, x_BD, rows_RD)
-        return value_BK if bias_R is None else value_BK + bias_R[pattern.index_BK]
+        return value_BK if bias_R is None else value_BK + bias_R.index_select(0, pattern.index_BK.flatten()).view_as(value_BK)
 
     @staticmethod
     def backward(ctx, grad_BK):
@@ -235,17 +235,19 @@ class _GroupedDown(torch.autograd.Function):
     def forward(ctx, x_BD, down_PSD, shift_D, pattern, dtype):
         ctx.save_for_backward(x_BD, down_PSD)
         ctx.pattern, ctx.dtype = pattern, dtype
-        return grouped_products(pattern, x_BD[pattern.context_N], down_PSD.mT, dtype)[pattern.place_N]
+        return grouped_products(pattern, x_BD.index_select(0, pattern.context_N), down_PSD.mT, dtype).index_select(
+            0, pattern.place_N
+        )
 
     @staticmethod
     def backward(ctx, grad_NS):
         x_BD, down_PSD = ctx.saved_tensors
         pattern, needs = ctx.pattern, ctx.needs_input_grad
-        grad_NS, shift = grad_NS[pattern.order_N], None
+        grad_NS, shift = grad_NS.index_select(0, pattern.order_N), None
         x = sum_by_context(pattern, grouped_products(pattern, grad_NS, down_PSD, ctx.dtype)) if needs[0] else None
-        down = grouped_products(pattern, grad_NS.mT, x_BD[pattern.context_N], ctx.dtype) if needs[1] else None
+        down = grouped_products(pattern, grad_NS.mT, x_BD.index_select(0, pattern.context_N), ctx.dtype) if needs[1] else None
         if needs[2]:
-            parent_N = pattern.index_BK.flatten()[pattern.order_N]
+            parent_N = pattern.index_BK.flatten().index_select(0, pattern.order_N)
             of_parent_PS = torch.zeros_like(down_PSD[..., 0]).index_add_(0, parent_N, grad_NS)
             shift = -(of_parent_PS.flatten() @ down_PSD.flatten(0, 1))
         return x, down, shift, None, None
@@ -256,7 +258,7 @@ class _GroupedUp(torch.autograd.Function):
 
     @staticmethod
     def forward(ctx, v_NS, up_PSD, pattern, dtype):
-        sorted_NS = v_NS[pattern.order_N]
+        sorted_NS = v_NS.index_select(0, pattern.order_N)
         ctx.save_for_backward(sorted_NS, up_PSD)
         ctx.pattern, ctx.dtype = pattern, dtype
         return sum_by_context(pattern, grouped_products(pattern, sorted_NS, up_PSD, dtype))
@@ -265,8 +267,8 @@ class _GroupedUp(torch.autograd.Function):
     def backward(ctx, grad_BD):
         sorted_NS, up_PSD = ctx.saved_tensors
         pattern, needs = ctx.pattern, ctx.needs_input_grad
-        grad_ND = grad_BD[pattern.context_N]
-        v = grouped_products(pattern, grad_ND, up_PSD.mT, ctx.dtype)[pattern.place_N] if needs[0] else None
+        grad_ND = grad_BD.index_select(0, pattern.context_N)
+        v = grouped_products(pattern, grad_ND, up_PSD.mT, ctx.dtype).index_select(0, pattern.place_N) if needs[0] else None
         return v, grouped_products(pattern, sorted_NS.mT, grad_ND, ctx.dtype) if needs[1] else None, None, None
 
 # %% ../nbs/07a_kernels.ipynb #c021
@@ -320,7 +322,7 @@ def _project_down(pattern: Pattern, x_BD: Tensor, down_PSD: Tensor, shift_D: Ten
         all_BPS = torch.einsum("bd,psd->bps", x_BD, down_PSD)
         return all_BPS.gather(1, pattern.index_BK[..., None].expand(-1, -1, S))
     if path == "gather":
-        return torch.einsum("bd,bksd->bks", x_BD, down_PSD[pattern.index_BK])
+        return torch.einsum("bd,bksd->bks", x_BD, down_PSD.index_select(0, pattern.index_BK.flatten()).view(B, K, S, -1))
     return dots_at(pattern.widen(S), x_BD, down_PSD.flatten(0, 1), None, shift_D).view(B, K, S)
 
 # %% ../nbs/07a_kernels.ipynb #c021a

@@ -37,12 +37,15 @@ def restore_frames(
     max_iterations: int = 20,  # far more than any step that has not diverged needs
 ) -> None:
     "Newton–Schulz iterations towards each polar factor (Björck and Bowie 1971). Cost: 2·P·S²·D each, usually one."
+    pieces = up_PSD.split(max(1, 2**18 // up_PSD[0].numel()))  # small enough for a cache
     for _ in range(max_iterations):
-        error_PSS = up_PSD @ up_PSD.mT
-        error_PSS.diagonal(dim1=1, dim2=2).sub_(1)
-        worst = float(error_PSS.flatten(1).norm(dim=1).max())
-        up_PSD.sub_(error_PSS @ up_PSD, alpha=0.5)
-        if not worst > 0.1:
+        worst = []
+        for piece_QSD in pieces:
+            error_QSS = piece_QSD @ piece_QSD.mT
+            error_QSS.diagonal(dim1=1, dim2=2).sub_(1)
+            worst.append(error_QSS.flatten(1).norm(dim=1).max())
+            piece_QSD.sub_(error_QSS @ piece_QSD, alpha=0.5)
+        if not torch.stack(worst).max() > 0.1:
             return
 
 # %% ../nbs/07_models.ipynb #c010
@@ -166,7 +169,7 @@ def _children(self: HierarchicalSAE, x_BD: Tensor, parents: Pattern, z_BK: Tenso
         pre_NL = project_down(
             Pattern(parent_N1, self.m_top), inside_NS, self.child_enc_PLS, path="gather" if few_weights else None
         )[:, 0]
-        pre_NL += self.child_bias_PL[parent_N1[:, 0]]
+        pre_NL += self.child_bias_PL.index_select(0, parent_N1[:, 0])
         score_NT, child_NT = (
             pre_NL.max(1, keepdim=True) if self.topk_child == 1 else pre_NL.topk(self.topk_child, dim=1, sorted=False)
         )
