@@ -6,7 +6,7 @@
 __all__ = ['METRICS', 'ZOOM', 'Examined', 'examine', 'untrained_rows', 'other_part_of_speech', 'under_other_metrics',
            'as_published', 'published_results', 'beside_published', 'contraries', 'Control', 'draw_controls', 'Steered',
            'steer_concepts', 'enclosed', 'neighbourhood', 'pairwise_cosines', 'path_closeness', 'plane',
-           'pictured_edge', 'family_picture', 'pictured_family']
+           'pictured_edge', 'family_picture', 'pictured_family', 'layer_results']
 
 # %% ../nbs/11f_examination.ipynb #c003
 from typing import Mapping, NamedTuple, Sequence
@@ -30,6 +30,7 @@ from .polytopes import hull_test, plan_hulls
 from .published import PUBLISHED, contrast_results, contrasts, like_published
 from .results import Null, Result
 from .study import Estimator, Study, Vectors, plan_study, planned_estimator, study_vectors
+from .teacher import TeacherLayer
 from .threads import side_by_side
 from .validation import CLAIMS, DRAWS, Validation, compare_metrics, validate_geometry
 
@@ -341,3 +342,21 @@ def pictured_family(
         if len(kids) >= size and (not best or n[order[-1]] > best[0]):
             best = [n[order[-1]], kids[order].tolist()]
     return best[1] if best else []
+
+# %% ../nbs/11f_examination.ipynb #l001
+def layer_results(
+    layers: Sequence[TeacherLayer],  # of `teacher.load_teacher_layers`
+) -> list[Result]:
+    "Held-out R² of the map to each block beside its null."
+    return [
+        Result(
+            name=f"layer_map.r2.block_{layer.block}",
+            value=layer.r2,
+            unit="R²",
+            n=layer.n_held_out,
+            n_unit="held-out contexts",
+            nulls={"pairs at random": Null(value=layer.r2_permuted, n=1)},
+            note=f"ridge map fitted on {layer.n_fitted} contexts",
+        )
+        for layer in layers
+    ]
