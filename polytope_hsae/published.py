@@ -117,11 +117,12 @@ def contrast_results(
     "How far the target moves, and how far the subordinate contrast moves as a share of it, each beside unrelated contrasts of the same length."
     if shifts.empty:
         return []
-    own_QD = torch.nn.functional.normalize(vectors_SD[shifts.b.to_numpy()] - vectors_SD[shifts.a.to_numpy()], dim=1)
+    a, b = (torch.tensor(shifts[column].to_numpy()) for column in ("a", "b"))
+    own_QD = torch.nn.functional.normalize(vectors_SD[b] - vectors_SD[a], dim=1)
     others = [
         contrasts(rows_RD, study, vectors_SD, own_QD[torch.from_numpy(rng.permutation(len(shifts)))]) for _ in range(n_draws)
     ]
-    weights = subtree_weights(study.subtree_S[torch.from_numpy(shifts.b.to_numpy())].numpy(), rng, n_boot)
+    weights = subtree_weights(study.subtree_S[b].numpy(), rng, n_boot)
     target, rest = shifts.target.to_numpy(), shifts.subordinate.abs().to_numpy()
     target_B, rest_B = weighted_medians(target, weights), weighted_medians(rest, weights)
     gain = target - np.mean([o.target for o in others], 0)
