@@ -5,8 +5,8 @@
 # %% auto #0
 __all__ = ['Count', 'Positive', 'NonNegative', 'Share', 'DType', 'Block', 'Metric', 'PACKAGES', 'UserError', 'Section', 'Run',
            'Model', 'Data', 'Concepts', 'Geometry', 'Teacher', 'HSAE', 'Baseline', 'StageA', 'StageB', 'EarlyStop',
-           'Training', 'Validation', 'Targets', 'Eval', 'Ablate', 'Logging', 'Config', 'config_keys', 'presets_dir',
-           'presets', 'load_config', 'config_hash', 'versions', 'save_resolved']
+           'Tune', 'Training', 'Validation', 'Targets', 'Eval', 'Ablate', 'Logging', 'Config', 'config_keys',
+           'presets_dir', 'presets', 'load_config', 'config_hash', 'versions', 'save_resolved']
 
 # %% ../nbs/00_config.ipynb #c003
 import difflib
@@ -195,6 +195,14 @@ class EarlyStop(Section):
     min_delta: NonNegative = 3e-4  # smallest improvement that counts
 
 
+class Tune(Section):
+    "A small grid that arms are tuned on, by 1 − EV on the validation pool."
+
+    lr: list[Positive] = []  # values of training.lr to try; none: it stays
+    l1: list[NonNegative] = []  # values of hsae.l1_parent and hsae.l1_child, set together; none: they stay
+    steps: Count = 1_000  # optimiser steps of a trial
+
+
 class Training(Section):
     "The optimiser and its schedules, shared by baseline and teacher."
 
@@ -211,6 +219,7 @@ class Training(Section):
     l1_warmup: Annotated[int, Field(ge=0)] = 2_000  # steps over which the L1 weights rise
     teacher_noise_deg: list[Annotated[float, Field(ge=0, le=90)]] = [0.0]  # rotation of the teacher, degrees; one arm each
     early_stop: EarlyStop | None = None  # off when absent
+    tune: Tune = Tune()
     baseline: Baseline = Baseline()
     stage_A: StageA = StageA()
     stage_B: StageB = StageB()
@@ -265,6 +274,9 @@ class Ablate(Section):
     drop_causal_ortho: bool = False  # stage A without the causal orthogonality loss
     drop_freeze: bool = False  # stage A with moving decoder rows
     randomize_projectors: bool = True  # teacher start with random subspaces
+    flat: list[Literal["topk", "batchtopk", "matryoshka"]] = []  # flat models with as many active latents
+    flat_match: list[Literal["l0", "parameters"]] = ["l0"]  # their size: as many latents (l0), or as many parameters at that L0
+    frozen_random_decoder: bool = False  # sanity control: random decoder rows that never move
 
 
 class Logging(Section):
@@ -308,6 +320,14 @@ def _impossible(c: "Config") -> list[str]:
         (
             max(c.training.baseline.shorter, default=0) >= steps,
             f"training.baseline.shorter is {c.training.baseline.shorter} but the baseline takes {steps} steps; choose fewer",
+        ),
+        (
+            bool(c.training.tune.lr or c.training.tune.l1) and c.training.tune.steps > steps,
+            f"training.tune.steps is {c.training.tune.steps} but a whole run takes {steps} steps; a trial must not be longer",
+        ),
+        (
+            bool(c.ablate.flat) and not c.ablate.flat_match,
+            f"ablate.flat is {c.ablate.flat} but ablate.flat_match is empty, so that none would be trained; name 'l0' or 'parameters'",
         ),
         (
             c.teacher.map_to_layer is not None and not c.model.layers_probe,
