@@ -58,10 +58,10 @@ def levels(
     P, owner_C = len(setup.parents), setup.parent_of_child_C
     parents, children = held(setup.selection.parents), held([node for _, node in setup.children])
     contexts_C = torch.bincount(examples.child_N[examples.child_N >= 0], minlength=len(children))
-    able_C = (contexts_C > 1) & torch.tensor([len(w) > 0 for w in children])
+    worded_C = torch.tensor([len(w) > 0 for w in children])
+    able_C = (contexts_C > 1) & worded_C
     able_C &= torch.bincount(owner_C[able_C], minlength=P)[owner_C] > 1
-    kept, some = able_C.nonzero()[:, 0], torch.tensor([len(w) > 0 for w in children])
-    with_words = some.nonzero()[:, 0]
+    kept, with_words = able_C.nonzero()[:, 0], worded_C.nonzero()[:, 0]
     measured, eye = parents + [children[c] for c in with_words], torch.eye(P, dtype=torch.bool)
     no_child_PC, no_parent_PP = torch.zeros(P, len(with_words), dtype=torch.bool), torch.zeros(P, P, dtype=torch.bool)
     own_PC = owner_C[with_words] == torch.arange(P)[:, None]
@@ -86,12 +86,13 @@ def level_directions(
     setup: Setup,
     teacher: Teacher,
     examples: Examples,  # training contexts
+    context_ND: Tensor,  # the same contexts in the unified space
     run_dir: Path,
     spaces: Mapping[str, str],  # arm → causal or euclidean, the space it was trained in
     seeds: Sequence[int],
 ) -> dict[str, list[Tensor]]:  # method → N×D, one per seed where seeds matter; unified space, equal causal lengths
     "Directions of every method for the steered concepts of a level"
-    context_ND, child = setup.geometry.contexts(examples.resid_ND), level.name == "child"
+    child = level.name == "child"
     vector_CD = teacher.child_CD - teacher.parent_PD[teacher.parent_of_C] if child else teacher.parent_PD
     label_N, group_N = (examples.child_N, examples.parent_N) if child else (examples.parent_N, None)
     place_C = torch.full((len(vector_CD) + 1,), -1)  # position among the steered; the last place serves the label −1
@@ -134,6 +135,7 @@ def steer_arms(
     "Steer every concept by every method. Cost: per level, method, seed and magnitude one GEMM of contexts × V × concepts."
     resid_BD, next_B = some_contexts(store, rng)
     examples, teacher = corpus_examples(setup, store, unlabelled=2**16), load_teacher(run_dir)
+    context_ND = setup.geometry.contexts(examples.resid_ND)
     spaces = {arm: recipes(cfg)[arm].cfg.hsae.space for arm in arms}
     results, tables, comparisons = [], [], []
     for level in levels(setup, examples):
@@ -144,7 +146,7 @@ def steer_arms(
             out = dict(bias_V=head.bias_V, softcap=head.softcap, next_token_B=next_B, alphas=tuple(cfg.eval.steering_magnitudes))
             return steer(resid_BD, edit_ND, level.words, level.target_N, head.weight_VD, **masks, **out)
 
-        directions = level_directions(level, setup, teacher, examples, run_dir, spaces, seeds)
+        directions = level_directions(level, setup, teacher, examples, context_ND, run_dir, spaces, seeds)
         effects = {method: [act(direction_ND) for direction_ND in found] for method, found in directions.items()}
         names = [str(i) for i in range(len(level.words))]
         for method, e in effects.items():
@@ -190,6 +192,7 @@ def steering_comparisons(
             unit=unit,
             nulls={c: of(c) for c in others},
             seeds=seeds,
+            smaller_is_better=True,
         )
         for name, (of, bound, unit) in wanted.items()
         if name in cfg.eval.metrics

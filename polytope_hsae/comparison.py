@@ -168,11 +168,13 @@ def compare(
     unit: str = "share",  # of the difference
     nulls: dict[str, "np.ndarray | Ratio"] | None = None,  # scores of the control treatments, paired as well
     seeds: Sequence[int] = (),  # the seeds behind the rows
+    smaller_is_better: bool = False,  # which way `p` looks where no target says it: leakage, absorption, loss
 ) -> Result:
     "The paired difference of two models as a `Result`: interval, n, controls, effect size and the target's verdict"
     relative = target is not None and target.relative
     found = paired_difference(treated, control, rng, relative)
-    beats = np.greater if target is None or target.at_least else np.less
+    smaller_is_better = not target.at_least if target else smaller_is_better
+    beats = np.less if smaller_is_better else np.greater
     records = {}
     for null_name, scores in (nulls or {}).items():
         gap = paired_difference(scores, control, rng, relative)

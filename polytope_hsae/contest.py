@@ -14,6 +14,7 @@ import numpy as np
 
 from .arms import Recipe, teacher_cosines
 from .comparison import Target, compare, interval, interval_result
+from .concept_metrics import permutation_null
 from .config import Config
 from .evaluation import Scores
 from .results import Null, Result
@@ -59,19 +60,6 @@ def score_table(
     return np.array([getattr(getattr(s, level), CONCEPT_SCORES[field]).double().numpy() for s in scores])
 
 # %% ../nbs/11c_contest.ipynb #c008
-def _chance(scores: Sequence[Scores], name: str, level: str, kept_C: np.ndarray) -> dict[str, Null]:
-    "What a latent that ignores the label scores, averaged over the concepts that count"
-    one = getattr(scores[0], level)
-    chance = {
-        "purity": one.base_rate_C.double().numpy()[kept_C].mean(),
-        "balanced_purity": 1 / kept_C.sum(),
-        "leakage": score_table(scores, f"hit_rate.{level}")[:, kept_C].mean(),
-        "hit_rate": score_table(scores, f"leakage.{level}")[:, kept_C].mean(),
-        "auc": 0.5,
-    }
-    return {"label-blind latent": Null(value=float(chance[name]), n=int(kept_C.sum()))}
-
-
 def arm_results(
     scores: Sequence[Scores],  # one per seed
     group: str,  # name of the arm
@@ -93,7 +81,8 @@ def arm_results(
         contexts = int(getattr(scores[0], level).contexts_C.sum())
         for name in CONCEPT_SCORES if kept_C.any() else ():
             i = interval(score_table(scores, f"{name}.{level}"), rng)
-            n_unit, nulls = f"concepts × {i.n_rows} seeds, {contexts} contexts", _chance(scores, name, level, kept_C)
+            n_unit = f"concepts × {i.n_rows} seeds, {contexts} contexts"
+            nulls = {"labels permuted": permutation_null([getattr(s, level) for s in scores], name)}
             results.append(interval_result(i, f"{name}.{level}", group, "share", i.n_columns, n_unit, seeds=seeds, nulls=nulls))
     return results
 

@@ -97,6 +97,7 @@ def evaluate(
     parent_of_child_C: Tensor,  # parent concept of each child concept
     n_parents: int,  # parent concepts
     mean_D: Tensor | None = None,  # training mean of the final residual, for mean ablation
+    seed: int = 0,  # of the label permutations
 ) -> Scores:
     """All scores of one model. Raises ValueError when a pool holds no labelled context.
 
@@ -143,8 +144,8 @@ def evaluate(
         dead.compute(),
         dead.compute(top_L),
         entropy.compute(),
-        concept_scores(sums[0], parent_latent_P, aucs[0].compute()),
-        concept_scores(sums[1], child_latent_C, aucs[1].compute()),
+        concept_scores(sums[0], aucs[0], torch.Generator().manual_seed(seed)),
+        concept_scores(sums[1], aucs[1], torch.Generator().manual_seed(seed)),
         split_and_absorb(dead.counts_L, sae.parent_of_latent),
         ev.n,
     )

@@ -28,7 +28,7 @@ from polytope_hsae.concept_metrics import (
     purity,
     split_and_absorb,
 )
-from .probing import absorption, absorption_table, first_letters, sparse_probing
+from .probing import absorption, absorption_rates, first_letters, sparse_probing
 
 # %% ../nbs/09_metrics.ipynb #c006
 def _finite(value_BD: Tensor, what: str) -> Tensor:

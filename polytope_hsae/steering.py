@@ -282,6 +282,7 @@ def steering_table(
             dlogit=(effects.alpha_A[:, None] * effects.dlogit_NC[torch.arange(N), target_N]).flatten().numpy(),
             kl=mean(effects.kl_ABN),
             nll=mean(effects.nll_ABN),
+            perplexity=np.exp(mean(effects.nll_ABN)),
             ratio_kl=mean(effects.ratio_kl_ABN),
             selectivity=on - mean(effects.sibling_ABN),
             n_contexts=effects.on_ABN.shape[1],
@@ -326,9 +327,13 @@ def steering_results(
         score = {name: rows(torch.stack([getattr(e, f"{name}_ABN")[a] for e in effects])) for name in EFFECTS}
         score["selectivity"] = score["on"] - score.pop("sibling")
         found = {EFFECTS.get(name, name): interval(x, rng, 1000) for name, x in score.items() if np.isfinite(x).all(0).any()}
+        if "nll" in found:  # the exponential is monotone, so it carries the ends of the interval along
+            found["perplexity"] = found["nll"]._replace(
+                **{k: math.exp(getattr(found["nll"], k)) for k in ("value", "low", "high")}
+            )
         found["leakage"] = interval(Ratio(score["off"], score["on"]), rng, 1000)
         for name, i in found.items():
-            unit = {"success": "share", "leakage": "ratio"}.get(name, "nats")
+            unit = {"success": "share", "leakage": "ratio", "perplexity": "factor"}.get(name, "nats")
             note = "" if math.isfinite(i.low) else "no finite interval: the on-target effect may be zero"
             name = f"steering.{level}.{name}.alpha_{alpha:g}"
             results.append(interval_result(i, name, group, unit, i.n_columns, n_unit, note=note, seeds=list(seeds)))
@@ -360,11 +365,11 @@ def at_effect(
 @contextmanager
 def steered(
     model,  # causal language model
-    edit_D: Tensor,  # what to add to the final residual, α·s
+    edit: Tensor,  # what to add to the final residual, α·s: D for all rows of a batch, or B × D, one per row
 ) -> Iterator[None]:
     "Within the block, every final residual of the model is λ + edit. The hook is removed even when the block fails."
-    head = model.get_output_embeddings()
-    hook = head.register_forward_pre_hook(lambda module, args: (args[0] + edit_D.to(args[0]), *args[1:]))
+    head, edit = model.get_output_embeddings(), edit[:, None] if edit.ndim == 2 else edit
+    hook = head.register_forward_pre_hook(lambda module, args: (args[0] + edit.to(args[0]), *args[1:]))
     try:
         yield
     finally:
@@ -375,18 +380,15 @@ def continuations(
     model,  # causal language model
     tokenizer,
     prompts: Sequence[str],
-    edits: dict[str, Tensor],  # by name, in residual space, magnitude included
+    edit_ND: Tensor,  # edits in residual space, magnitude included; a row of zeros leaves the model as it is
     max_new_tokens: int = 12,
-) -> pd.DataFrame:  # columns: prompt, before, then one per edit
-    "Greedy continuations before and after each edit. Cost: one generation per prompt and edit."
-
-    def write(prompt: str) -> str:
+) -> list[list[str]]:  # per prompt, one continuation per edit
+    "Greedy continuations under each edit. Cost: one generation per prompt, of as many rows as there are edits."
+    found = []
+    for prompt in prompts:
         ids = tokenizer(prompt, return_tensors="pt").to(model.device)
-        out = model.generate(**ids, max_new_tokens=max_new_tokens, do_sample=False, pad_token_id=tokenizer.eos_token_id)
-        return tokenizer.decode(out[0, ids["input_ids"].shape[1] :], skip_special_tokens=True)
-
-    columns = {"prompt": list(prompts), "before": [write(p) for p in prompts]}
-    for name, edit_D in edits.items():
-        with steered(model, edit_D):
-            columns[name] = [write(p) for p in prompts]
-    return pd.DataFrame(columns)
+        rows = {k: v.expand(len(edit_ND), -1) for k, v in ids.items()}
+        with steered(model, edit_ND):
+            out = model.generate(**rows, max_new_tokens=max_new_tokens, do_sample=False, pad_token_id=tokenizer.eos_token_id)
+        found.append([tokenizer.decode(new, skip_special_tokens=True) for new in out[:, ids["input_ids"].shape[1] :]])
+    return found
