@@ -204,7 +204,8 @@ _EQUAL = "has words whose vectors are all equal, so it has no covariance: leave 
 
 
 def _solve_dual(
-    x_RD: Tensor,  # rows of the union, a zero row appended
+    x_RD: Tensor,  # rows of the union measured from the origin, a zero row appended
+    origin_D: Tensor,  # what was subtracted from all rows
     batch: DualBatch,  # sets to solve
     n_B1: Tensor,  # words per set
     shrinkage: float | None,  # fixed s, or Ledoit–Wolf's when None
@@ -214,10 +215,9 @@ def _solve_dual(
     rows_BN, dim = batch.rows_BN.to(x_RD.device), x_RD.shape[1]
     x_BND = x_RD.index_select(0, rows_BN.flatten()).view(B, N, dim)
     mean_BD = x_BND.sum(1) / n_B1
-    x_BND -= mean_BD[:, None]
-    x_BND *= (rows_BN < len(x_RD) - 1)[..., None]
+    x_BND.addcmul_((rows_BN < len(x_RD) - 1).to(x_RD)[..., None], mean_BD[:, None], value=-1)  # padding stays zero
     gram_BNN = x_BND @ x_BND.mT
-    norm_BN, n_B = gram_BNN.diagonal(dim1=1, dim2=2), n_B1[:, 0]
+    norm_BN, n_B, mean_BD = gram_BNN.diagonal(dim1=1, dim2=2), n_B1[:, 0], mean_BD + origin_D
     trace_B = norm_BN.sum(1) / n_B
     _refuse(trace_B <= 1e-10 * mean_BD.square().sum(1), batch.sets_B, _EQUAL)
     s_B = (
@@ -236,13 +236,17 @@ def _solve_dual(
 # %% ../nbs/05a_estimation_plan.ipynb #c024
 def _add_moments(
     sums_EE: Tensor,  # A, changed in place in its lower triangle (and a little above it)
-    rows_NE: Tensor,  # rows (x, ‖x‖², 1)
+    x_ND: Tensor,  # rows
+    more_N2: Tensor,  # ‖x‖² and 1 of each
     sign: int,  # +1 to add, −1 to take away
 ) -> None:
-    "A ← A ± RᵀR, lower triangle. Cost: 1.25·n·d² in place of 2·n·d²."
-    ends = [len(sums_EE) * i // 4 for i in range(5)]
+    "A ← A ± RᵀR with R = (x, ‖x‖², 1), lower triangle. Cost: 1.25·n·d² in place of 2·n·d²."
+    dim = x_ND.shape[1]
+    ends = [dim * i // 4 for i in range(5)]
     for start, end in zip(ends[:-1], ends[1:]):
-        sums_EE[start:, start:end].addmm_(rows_NE[:, start:].T, rows_NE[:, start:end], alpha=sign)
+        sums_EE[start:dim, start:end].addmm_(x_ND[:, start:].T, x_ND[:, start:end], alpha=sign)
+    sums_EE[dim:, :dim].addmm_(more_N2.T, x_ND, alpha=sign)
+    sums_EE[dim:, dim:].addmm_(more_N2.T, more_N2, alpha=sign)
 
 
 def _solve_primal(
@@ -276,14 +280,16 @@ def gather_rows(
     g_VD: Tensor,  # vectors of the vocabulary
     tokens_R: LongTensor,  # token ids wanted
     rows_V: LongTensor | None = None,  # row that stands in for each token: a permutation is a null
-) -> Tensor:  # [R, D]
+    spare: int = 0,  # rows of zeros to append
+) -> Tensor:  # [R + spare, D], new memory
     "Rows of some tokens, perhaps under a permutation. Raises ValueError on a token outside the vocabulary and on rows that are not finite."
     if int(tokens_R[-1]) >= len(g_VD):
         raise ValueError(
             f"token {int(tokens_R[-1])} is outside the vocabulary of {len(g_VD)} rows: build the concepts with this model's tokenizer"
         )
     rows_R = tokens_R if rows_V is None else rows_V[tokens_R.to(rows_V.device)]
-    x_RD = g_VD.index_select(0, rows_R.to(g_VD.device))
+    x_RD = g_VD.new_zeros(len(rows_R) + spare, g_VD.shape[1])
+    torch.index_select(g_VD, 0, rows_R.to(g_VD.device), out=x_RD[: len(rows_R)])
     if not x_RD.sum().isfinite():
         bad = (~x_RD.isfinite()).any(1).nonzero()[:, 0]
         raise ValueError(
@@ -308,27 +314,26 @@ def estimate_sets(
         range(len(plan.size_S)),
         "has fewer than 3 words, so its covariance says nothing: raise geometry.min_vocab_count, or use the method 'mean'",
     )
-    x_RD = gather_rows(g_VD, plan.tokens_R, rows_V)
+    x_RD = gather_rows(g_VD, plan.tokens_R, rows_V, spare=1)
     n_S1 = plan.size_S.to(x_RD)[:, None]
     vector_SD, mean_SD, s_S = (
         x_RD.new_empty(len(n_S1), x_RD.shape[1]),
         x_RD.new_empty(len(n_S1), x_RD.shape[1]),
         x_RD.new_empty(len(n_S1)),
     )
-    padded_RD = torch.cat([x_RD, x_RD.new_zeros(1, x_RD.shape[1])])
+    origin_D, kept = x_RD[:-1].mean(0), {}
+    x_RD[:-1] -= origin_D
     for batch in plan.dual:
-        vector_SD[batch.sets_B], mean_SD[batch.sets_B], s_S[batch.sets_B] = _solve_dual(
-            padded_RD, batch, n_S1[batch.sets_B], shrinkage
-        )
-    origin_D, kept = x_RD.mean(0), {}
-    x_RD = x_RD - origin_D
-    rows_RE = torch.cat([x_RD, x_RD.square().sum(1, keepdim=True), torch.ones_like(x_RD[:, :1])], 1)
+        at = batch.sets_B
+        vector_SD[at], mean_SD[at], s_S[at] = _solve_dual(x_RD, origin_D, batch, n_S1[at], shrinkage)
+    more_R2 = torch.stack([x_RD.square().sum(1), torch.ones_like(x_RD[:, 0])], 1)
     for step in plan.primal:
-        i, sums = step.set_index, rows_RE.new_zeros(rows_RE.shape[1], rows_RE.shape[1])
+        i, sums = step.set_index, x_RD.new_zeros(x_RD.shape[1] + 2, x_RD.shape[1] + 2)
         for base, sign in step.bases:
             sums.add_(kept[base], alpha=sign)
         for rows_N, sign in ((step.plus_N, 1), (step.minus_N, -1)):
-            _add_moments(sums, rows_RE.index_select(0, rows_N.to(rows_RE.device)), sign)
+            rows_N = rows_N.to(x_RD.device)
+            _add_moments(sums, x_RD.index_select(0, rows_N), more_R2.index_select(0, rows_N), sign)
         vector_SD[i], mean_SD[i], s_S[i] = _solve_primal(sums, origin_D, shrinkage, i)
         kept[i] = sums
         for done in step.last_use:
