@@ -214,7 +214,9 @@ class Training(Section):
     grad_accum: Count = 1  # parts a batch is cut into when memory is short; the step stays the same
     bf16: bool = False  # dense products of the models' passes in bfloat16
     compile: bool = False  # hand the models' passes to torch.compile
-    recompute: bool = False  # run passes again for the gradients instead of keeping them: less memory, more time
+    recompute: Annotated[int, Field(ge=0)] = (
+        0  # pieces of a batch whose pass is run again for the gradients instead of kept; 0: kept
+    )
     lr_warmup: Annotated[int, Field(ge=0)] = 1_000  # steps over which the learning rate rises
     l1_warmup: Annotated[int, Field(ge=0)] = 2_000  # steps over which the L1 weights rise
     teacher_noise_deg: list[Annotated[float, Field(ge=0, le=90)]] = [0.0]  # rotation of the teacher, degrees; one arm each

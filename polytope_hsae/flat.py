@@ -207,14 +207,24 @@ def _select(self: FlatSAE, pre_BF: Tensor) -> tuple[Tensor, Tensor]:
     return index_BK, score_BK.where(score_BK >= limit, 0)
 
 
+def _above(z_BF: Tensor, margin_BF: Tensor, limit: float) -> tuple[Tensor, Tensor]:
+    "Index and value of every latent whose margin exceeds a limit, contexts padded to the longest."
+    index_BK = margin_BF.topk(max(int((margin_BF > limit).sum(1).max()), 1), dim=1).indices
+    return index_BK, z_BF.gather(1, index_BK)
+
+
 @patch
 def _pass_dense(self: FlatSAE, x_BD: Tensor) -> tuple[SparseCodes, Tensor | None]:
     "Codes by rules without a bound on how many are kept, from all F values; and the steps taken, whose sum is L0 (jumprelu)."
     pre_BF = F.linear(x_BD - self.dec_bias_D, self.enc_FD, self.enc_bias_F)
-    step_BF = None if self.activation == "relu" else _Step.apply(pre_BF, self.log_threshold_F.exp(), self.bandwidth)
-    z_BF = pre_BF.relu() if step_BF is None else pre_BF * step_BF
-    index_BK = z_BF.topk(max(int((z_BF > 0).sum(1).max()), 1), dim=1).indices
-    return SparseCodes(index_BK, z_BF.gather(1, index_BK)), step_BF
+    if self.activation == "relu":
+        z_BF = pre_BF.relu()
+        return SparseCodes(*_above(z_BF, pre_BF, 0.0)), None
+    threshold_F = self.log_threshold_F.exp()
+    step_BF = _Step.apply(pre_BF, threshold_F, self.bandwidth)
+    with torch.no_grad():
+        margin_BF = pre_BF - threshold_F
+    return SparseCodes(*_above(pre_BF * step_BF, margin_BF, -self.bandwidth / 2)), step_BF
 
 
 @patch

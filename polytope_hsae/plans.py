@@ -73,7 +73,7 @@ class TrainOptions:
     accum: int = 1  # parts a batch is cut into; the step stays that of the whole batch
     bf16: bool = False  # dense products of the pass in bfloat16
     compile: str | None = None  # backend of `torch.compile` for the pass, such as inductor; None: not compiled
-    recompute: bool = False  # run the pass again for the gradients instead of keeping it: less memory, more time
+    recompute: int = 0  # pieces of a batch whose pass is run again for the gradients, one at a time, instead of kept; 0: kept
     ema: float = 0.0  # decay of an averaged copy of each SAE, kept beside it; 0: none
     spike_factor: float = 10.0  # stop when a step's error exceeds this many times its running mean
     validate_every: int = 200  # steps between calls of the validation

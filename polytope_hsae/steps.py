@@ -13,12 +13,15 @@ from typing import Any, NamedTuple
 
 import numpy as np
 import torch
+import torch.nn.functional as F
 from fastcore.basics import patch
 from torch import Tensor, nn
 from torch.utils.checkpoint import checkpoint
 
-from .flat import SAE, SAEOutput
+from .flat import SAE, SAEOutput, SparseCodes
+from .kernels import Pattern
 from .losses import Losses, LossWeights, loss_terms
+from .models import Hidden
 from .plans import Stage, TrainOptions, between, ramp, stage_at, warm_cosine
 from .teacher_init import InputScale, Taught
 from .trackers import SpikeWatch
@@ -117,12 +120,41 @@ def remember_buffers(sae: nn.Module) -> Callable[[], None]:
     return restore
 
 # %% ../nbs/08e_steps.ipynb #c019
+def _join(outs: Sequence[SAEOutput]) -> SAEOutput:
+    "The output of a batch from those of its pieces. Memory: one copy."
+    first, K = outs[0], max(o.codes.index_BK.shape[1] for o in outs)
+    rows = lambda parts: None if parts[0] is None else torch.cat(parts)
+    codes = SparseCodes(*(rows([F.pad(c, (0, K - c.shape[1])) for c in column]) for column in zip(*(o.codes for o in outs))))
+    hidden = [o.hidden for o in outs]
+    if isinstance(hidden[0], Hidden):
+        parents = Pattern(torch.cat([h.parents.index_BK for h in hidden]), hidden[0].parents.n_rows)
+        hidden = Hidden(parents, *(torch.cat(column) for column in list(zip(*hidden))[1:]))
+    else:
+        hidden = rows(hidden)
+    nested = tuple(torch.cat(prefix) for prefix in zip(*(o.nested for o in outs)))
+    return first._replace(
+        recon_BD=rows([o.recon_BD for o in outs]),
+        codes=codes,
+        recon_top_BD=rows([o.recon_top_BD for o in outs]),
+        nested=nested,
+        hidden=hidden,
+    )
+
+
+@patch
+def _piece(self: Trainee, x_BD: Tensor) -> SAEOutput:
+    "A forward pass of which only input and output are kept."
+    return checkpoint(self.model, x_BD, use_reentrant=False)
+
+
 @patch
 def _pass(self: Trainee, x_BD: Tensor, *seed: int) -> SAEOutput:
     "The model's forward pass in training, as the options say."
-    noisy = getattr(self.sae, "router_noise", False)
+    noisy, pieces = getattr(self.sae, "router_noise", False), self.options.recompute
     with torch.autocast(x_BD.device.type, torch.bfloat16, self.options.bf16), seeded(*seed) if noisy else nullcontext():
-        return checkpoint(self.model, x_BD, use_reentrant=False) if self.options.recompute else self.model(x_BD)
+        if not pieces:
+            return self.model(x_BD)
+        return _join([self._piece(piece_BD) for piece_BD in x_BD.chunk(pieces)])
 
 
 @patch
