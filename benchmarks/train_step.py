@@ -110,7 +110,7 @@ def activations(shape: Shape, store: Path | None) -> np.ndarray:
 
 
 def ours(shape: Shape, lr: float, device: str, autograd: bool = False) -> System:
-    "Our step; with `autograd`, the same model and losses with nothing written by hand."
+    "Our step; with `autograd`, the same flat model and loss with nothing written by hand."
     import torch
 
     from polytope_hsae.kernels import keep_freed_memory
@@ -145,24 +145,14 @@ def ours(shape: Shape, lr: float, device: str, autograd: bool = False) -> System
 
 
 def plain_pass(sae, x_BD):
-    "The forward pass of a flat or hierarchical model in the plainest PyTorch."
+    "The forward pass of a flat model in the plainest PyTorch."
     import torch
 
-    from polytope_hsae.models import FlatSAE, SAEOutput, SparseCodes
+    from polytope_hsae.flat import SAEOutput, SparseCodes
 
-    x_BD = x_BD - sae.dec_bias_D
-    if isinstance(sae, FlatSAE):
-        value_BK, index_BK = (x_BD @ sae.enc_FD.T + sae.enc_bias_F).relu().topk(sae.k, dim=1)
-        recon_BD = torch.einsum("bk,bkd->bd", value_BK, sae.dec_FD[index_BK]) + sae.dec_bias_D
-        return SAEOutput(recon_BD, SparseCodes(index_BK, value_BK))
-    z_BK, i_BK = (x_BD @ sae.parent_enc_PD.T + sae.parent_bias_P).relu().topk(sae.topk_parent, dim=1)
-    inside = torch.einsum("bd,bksd->bks", x_BD, sae.down_PSD[i_BK])
-    c_BK, j_BK = (torch.einsum("bks,bkls->bkl", inside, sae.child_enc_PLS[i_BK]) + sae.child_bias_PL[i_BK]).relu().max(2)
-    c_BK = c_BK * (z_BK > 0)
-    top = torch.einsum("bk,bkd->bd", z_BK, sae.parent_dec_PD[i_BK]) + sae.dec_bias_D
-    low = torch.einsum("bks,bksd->bd", c_BK[..., None] * sae.child_dec_PLS[i_BK, j_BK], sae.up_PSD[i_BK])
-    codes = SparseCodes(torch.cat([i_BK, sae.m_top + i_BK * sae.m_low + j_BK], 1), torch.cat([z_BK, c_BK], 1))
-    return SAEOutput(top + low, codes, recon_top_BD=top)
+    value_BK, index_BK = ((x_BD - sae.dec_bias_D) @ sae.enc_FD.T + sae.enc_bias_F).relu().topk(sae.k, dim=1)
+    recon_BD = torch.einsum("bk,bkd->bd", value_BK, sae.dec_FD[index_BK]) + sae.dec_bias_D
+    return SAEOutput(recon_BD, SparseCodes(index_BK, value_BK))
 
 
 def floor(shape: Shape, lr: float, device: str) -> System:
@@ -208,13 +198,14 @@ def work(name: str, shape: Shape, data: Path, lr: float, device: str, half: bool
     "A process of one system: per line read one step, answered with its milliseconds, CPU milliseconds and peak MiB; then the held-out error."
     import peers
 
+    answers, sys.stdout = sys.stdout, sys.stderr  # libraries print, too
     in_torch, x = not name.startswith("jax"), np.load(data)
     if in_torch:
         import torch
 
-        import polytope_hsae.training  # noqa: F401  (its imports are not the step's memory)
-
         torch.set_num_threads(int(os.environ["OMP_NUM_THREADS"]))
+    if name in OWN:
+        import polytope_hsae.steps  # noqa: F401  (its imports are not the step's memory)
     build = OWN.get(name) or peers.load(name)
     on_gpu = in_torch and device == "cuda"
     peak = lambda: torch.cuda.max_memory_allocated() / 2**20 if on_gpu else peak_mib()
@@ -224,14 +215,15 @@ def work(name: str, shape: Shape, data: Path, lr: float, device: str, half: bool
     batches = [b for b in batches if len(b) == shape.batch]
     for i, line in enumerate(sys.stdin):
         if line == "error\n":
-            print(json.dumps(held_out_error(system, x[-HELD_OUT:])), flush=True)
+            print(json.dumps(held_out_error(system, x[-HELD_OUT:])), file=answers, flush=True)
             continue
         wall, cpu = time.perf_counter(), time.process_time()
         with torch.autocast(device, torch.bfloat16) if half and in_torch else contextlib.nullcontext():
             system.step(batches[i % len(batches)])
         if on_gpu:
             torch.cuda.synchronize()
-        print(json.dumps([1000 * (time.perf_counter() - wall), 1000 * (time.process_time() - cpu), peak() - before]), flush=True)
+        spent = [1000 * (time.perf_counter() - wall), 1000 * (time.process_time() - cpu), peak() - before]
+        print(json.dumps(spent), file=answers, flush=True)
 
 
 class Seen(NamedTuple):
@@ -260,7 +252,6 @@ def start(name: str, shape: Shape, data: Path, setting: Setting, device: str) ->
     env = os.environ | {
         "OMP_NUM_THREADS": str(threads),
         "XLA_FLAGS": f"--xla_cpu_multi_thread_eigen={'true' if threads > 1 else 'false'} intra_op_parallelism_threads={threads}",
-        "PYTHONPATH": str(HERE.parent),
     }
     if setting.half:
         env["JAX_DEFAULT_MATMUL_PRECISION"] = "bfloat16"
@@ -278,9 +269,11 @@ def take_turns(shape: Shape, systems: list[str], setting: Setting) -> dict[str, 
         workers = {name: start(name, shape, data, setting, device) for name in systems}
 
         def ask(name: str, line: str) -> Any:
-            workers[name].stdin.write(line + "\n")
-            workers[name].stdin.flush()
-            answer = workers[name].stdout.readline()
+            answer = ""
+            with contextlib.suppress(BrokenPipeError):
+                workers[name].stdin.write(line + "\n")
+                workers[name].stdin.flush()
+                answer = workers[name].stdout.readline()
             if not answer:
                 raise SystemExit(f"the worker of {name} stopped at {shape}; its message is above")
             return json.loads(answer)
@@ -318,7 +311,7 @@ def peers_python(environment: str) -> str:
 def compare(name: str, half: bool, setting: Setting) -> list[dict]:
     "All systems at one shape, as rows of a table, printed."
     shape, label = SHAPES[name], name + "-bf16" * half
-    systems = [*OWN, *(peer for peer, (_, shapes) in PEERS.items() if name in shapes)]
+    systems = ["ours", *["autograd"] * (name in FLAT), "floor", *(peer for peer, (_, shapes) in PEERS.items() if name in shapes)]
     seen = take_turns(shape, systems, setting._replace(half=half))
     print(f"\n{label}: {shape}\n\n| system | ms/step | ÷ ours | CPU ms | ÷ ours | peak MiB |\n|---|---|---|---|---|---|")
     rows = []
@@ -403,6 +396,14 @@ def machine(setting: Setting) -> str:
     return f"{cpu}, {setting.threads} of {os.cpu_count()} threads{busy}, torch {torch.__version__}"
 
 
+def add_to(path: Path, kind: str, rows: list[dict]) -> None:
+    "Put the rows into a JSON file in place of those of the same kind and, in a comparison, of the same shapes."
+    saved = json.loads(path.read_text(encoding="utf-8")) if path.exists() else {}
+    new = {row["shape"] for row in rows} if kind == "compare" else set()
+    kept = [row for row in saved.get(kind, []) if new and row["shape"] not in new]
+    path.write_text(json.dumps(saved | {kind: kept + rows}, indent=1) + "\n", encoding="utf-8")
+
+
 def main() -> None:
     "Parse the command line, measure, print and save."
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
@@ -436,10 +437,7 @@ def main() -> None:
                 rows += compare(name, half, setting)
         print("\n" + "\n".join(f"RATIO {r['shape']} {r['system']} {r['ratio']:.3f}" for r in rows if r["system"] != "ours"))
     if args.save:
-        saved = json.loads(args.save.read_text()) if args.save.exists() else {}
-        args.save.write_text(
-            json.dumps(saved | {kind: {"machine": where, "rounds": setting.rounds, "rows": rows}}, indent=1) + "\n"
-        )
+        add_to(args.save, kind, [{"machine": where, "rounds": setting.rounds} | row for row in rows])
 
 
 if __name__ == "__main__":

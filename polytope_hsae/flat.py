@@ -13,7 +13,7 @@ import torch.nn.functional as F
 from fastcore.basics import patch
 from torch import Tensor, nn
 
-from .kernels import Pattern, dots_at, sparse_decode
+from .kernels import Pattern, dots_at, k_largest, sparse_decode
 
 # %% ../nbs/07c_flat.ipynb #c006
 class SparseCodes(NamedTuple):
@@ -200,7 +200,7 @@ def _limit(self: FlatSAE, pre_BF: Tensor) -> Tensor:
 def _select(self: FlatSAE, pre_BF: Tensor) -> tuple[Tensor, Tensor]:
     "Indices and scores of the latents kept, each B×K."
     if self.activation == "topk":
-        score_BK, index_BK = pre_BF.topk(self.k, dim=1, sorted=False)
+        score_BK, index_BK = k_largest(pre_BF, self.k)
         return index_BK, score_BK
     limit = self._limit(pre_BF)
     score_BK, index_BK = pre_BF.topk(max(int((pre_BF >= limit).sum(1).max()), 1), dim=1)

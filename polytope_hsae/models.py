@@ -18,7 +18,7 @@ from safetensors.torch import load_file, save
 from torch import Tensor, nn
 
 from .flat import SAE, FlatSAE, MatryoshkaSAE, SAEOutput, SparseCodes, remove_parallel, unit_rows
-from .kernels import Pattern, dots_at, project_down, project_up, sparse_decode
+from .kernels import Pattern, dots_at, k_largest, project_down, project_up, sparse_decode
 from .results import atomic_write
 
 # %% ../nbs/07_models.ipynb #c004
@@ -145,7 +145,7 @@ def _route(self: HierarchicalSAE, pre_BP: Tensor) -> Tensor:
     if self.router_noise and self.training:
         gumbel_BP = -torch.empty_like(pre_BP).exponential_().log_()
         pre_BP = pre_BP + self.router_temp * gumbel_BP
-    return pre_BP.topk(self.topk_parent, dim=1, sorted=False).indices
+    return k_largest(pre_BP, self.topk_parent)[1]
 
 
 @patch
