@@ -7,6 +7,7 @@ __all__ = ['MODEL_SCORES', 'CONCEPT_SCORES', 'METRICS', 'score_table', 'arm_resu
            'compare_arms', 'ablation_results']
 
 # %% ../nbs/11c_contest.ipynb #c003
+import math
 from pathlib import Path
 from typing import Mapping, Sequence
 
@@ -32,7 +33,7 @@ MODEL_SCORES = {  # name in results.json → unit, value of one model
     "dead_fraction": ("share", lambda s: s.dead),
     "dead_fraction_parents": ("share", lambda s: s.dead_parents),
     "usage_entropy": ("share", lambda s: s.usage_entropy),
-    "split_rate": ("share", lambda s: s.use.split_rate),
+    "split_rate": ("share", lambda s: s.use.split_rate if s.use.used_children else math.nan),  # a flat model has no children
     "absorb_rate": ("share", lambda s: s.use.absorb_rate),
 }
 CONCEPT_SCORES = {
@@ -155,4 +156,6 @@ def ablation_results(
 ) -> list[Result]:
     "Each further arm against the arm its recipe names; their verdicts read as the teacher's would"
     others = [a for a in scores if a not in ("baseline", "teacher") and arms[a].against in scores and arms[a].against != a]
-    return [r for a in others for r in compare_arms(scores, cfg, seeds, rng, a, arms[a].against)]
+    found = [(a, r) for a in others for r in compare_arms(scores, cfg, seeds, rng, a, arms[a].against)]
+    space = lambda arm: arms[arm].cfg.hsae.space
+    return [r for a, r in found if r.name != "one_minus_ev.difference" or space(a) == space(arms[a].against)]

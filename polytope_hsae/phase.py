@@ -55,7 +55,13 @@ PHASES = {
         Phase(
             2,
             "baseline_hsae",
-            ("hsae", "training", "eval.seeds", "ablate.euclidean_vs_causal", "ablate.vary_topk_parent", "ablate.no_teacher_init"),
+            (
+                "hsae",
+                "training",
+                "eval.seeds",
+                *(f"ablate.{k}" for k in ("euclidean_vs_causal", "vary_topk_parent", "no_teacher_init", "flat", "flat_match")),
+                "ablate.frozen_random_decoder",
+            ),
             (),
         ),
         Phase(3, "teacher_hsae", ("ablate",), ()),
