@@ -332,14 +332,15 @@ def family_picture(
 def pictured_family(
     examined: Examined,
     size: int,  # vertices
-) -> list[int]:  # synset numbers, most held-out words first
-    "The `size` members with most held-out words of the family whose smallest of them has most."
+    max_words: int = 40,  # held-out words of a vertex: what a picture can show, and a kind of thing rather than an abstraction
+) -> list[int]:  # synset numbers, most held-out words first; empty when there is no such family
+    "The `size` members with most held-out words, of the family whose smallest of these has most."
     plan, best = examined.validation.plan, []
-    counts = np.bincount(plan.vertex_N, minlength=sum(len(v) for v in plan.vertex_F))
-    counts_F = np.split(counts, np.cumsum([len(v) for v in plan.vertex_F])[:-1])
+    ends = np.cumsum([len(v) for v in plan.vertex_F])
+    counts_F = np.split(np.bincount(plan.vertex_N, minlength=int(ends[-1]) if len(ends) else 0), ends[:-1])
     for kids, n in zip(plan.vertex_F, counts_F):
         order = np.argsort(-n, kind="stable")[:size]
-        if len(kids) >= size and (not best or n[order[-1]] > best[0]):
+        if len(kids) >= size and n[order[0]] <= max_words and (not best or n[order[-1]] > best[0]):
             best = [n[order[-1]], kids[order].tolist()]
     return best[1] if best else []
 

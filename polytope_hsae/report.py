@@ -25,7 +25,17 @@ from rich.table import Table
 
 from .config import UserError
 from .phase import PHASES
-from .results import Result, RunResults, atomic_write, count_text, load_results, name_text, null_text, value_text
+from polytope_hsae.results import (
+    Result,
+    RunResults,
+    atomic_write,
+    count_text,
+    load_results,
+    name_text,
+    nearest_null_text,
+    null_text,
+    value_text,
+)
 
 # %% ../nbs/12b_report.ipynb #c009
 class Row(NamedTuple):
@@ -41,23 +51,23 @@ class Row(NamedTuple):
     note: str
 
 
-def _row(phase: int, r: Result) -> Row:
+def _row(phase: int, r: Result, nulls: str) -> Row:
     n = count_text(r)
     figure = name_text(r) + (f" [{r.group.replace('_', ' ')}]" if r.group != "real" else "")
-    return Row(str(phase), figure, r.target or "–", value_text(r), n, null_text(r.nulls), r.verdict or "–", r.note)
+    return Row(str(phase), figure, r.target or "–", value_text(r), n, nulls, r.verdict or "–", r.note)
 
 
 def verdict_rows(run: RunResults) -> list[Row]:
-    "Every figure with a target or a verdict, targets first; the paired gains behind a verdict stay in the full table"
+    "Every figure with a target or a verdict, targets first, beside the null nearest to it; the paired gains behind a verdict stay in the full table"
     found = [
         (p, r) for p, phase in run.phases.items() for r in phase.results if (r.target or r.verdict) and ".gain." not in r.name
     ]
-    return [_row(p, r) for p, r in sorted(found, key=lambda pr: pr[1].target is None)]
+    return [_row(p, r, nearest_null_text(r)) for p, r in sorted(found, key=lambda pr: pr[1].target is None)]
 
 
 def all_rows(run: RunResults) -> list[Row]:
     "Every figure, in the order the phases gave them"
-    return [_row(p, r) for p, phase in run.phases.items() for r in phase.results]
+    return [_row(p, r, null_text(r.nulls)) for p, phase in run.phases.items() for r in phase.results]
 
 # %% ../nbs/12b_report.ipynb #c012
 COLOURS = {

@@ -4,7 +4,7 @@
 
 # %% auto #0
 __all__ = ['Verdict', 'SCHEMA_VERSION', 'Null', 'Result', 'atomic_write', 'PhaseResults', 'RunResults', 'load_results',
-           'write_phase', 'name_text', 'value_text', 'count_text', 'null_text']
+           'write_phase', 'name_text', 'value_text', 'count_text', 'null_text', 'nearest_null_text']
 
 # %% ../nbs/01a_results.ipynb #c003
 import json
@@ -170,3 +170,11 @@ def null_text(nulls: dict[str, Null]) -> str:
         for name, n in nulls.items()
     ]
     return "; ".join(told) or "–"
+
+
+def nearest_null_text(r: Result) -> str:
+    "The null that comes nearest to the figure, and how many there are; all of them where there are one or two"
+    if len(r.nulls) < 3:
+        return null_text(r.nulls)
+    name, null = min(r.nulls.items(), key=lambda item: abs(item[1].value - r.value))
+    return f"{null_text({name: null})} (nearest of {len(r.nulls)})"

@@ -4,8 +4,8 @@
 
 # %% auto #0
 __all__ = ['CLAIM_PANELS', 'results_table', 'show', 'spoken', 'describe_setup', 'concept_table', 'store_table', 'facts',
-           'cosine_panels', 'largest_family', 'polytope_arguments', 'score_frame', 'conclusion', 'nearest_null',
-           'claims_table', 'reading']
+           'cosine_panels', 'largest_family', 'polytope_arguments', 'score_frame', 'conclusion', 'claims_table',
+           'reading']
 
 # %% ../nbs/11e_tables.ipynb #c003
 from typing import Mapping, Sequence, get_args
@@ -18,7 +18,7 @@ import torch
 from .estimators import Teacher
 from .evaluation import Scores
 from .pipeline import POOLS, Setup, held_out
-from .results import Null, Result, Verdict, count_text, name_text, null_text, value_text
+from .results import Null, Result, Verdict, count_text, name_text, nearest_null_text, null_text, value_text
 from .store import ActivationStore
 from .visualization import Matrix
 
@@ -232,12 +232,6 @@ CLAIM_PANELS = {
 }
 
 # %% ../nbs/11e_tables.ipynb #c018d
-def nearest_null(r: Result) -> str:
-    "The null that comes nearest to the model's value, in words"
-    name, null = min(r.nulls.items(), key=lambda item: abs(item[1].value - r.value))
-    return null_text({name: null})
-
-
 def claims_table(
     results: Sequence[Result],  # of one group
 ) -> pd.DataFrame:  # one row per claim of CLAIM_PANELS that was measured
@@ -248,7 +242,7 @@ def claims_table(
             "claim": label,
             "model [95 % interval]": value_text(by_name[name]),
             "n": count_text(by_name[name]),
-            "nearest null": nearest_null(by_name[name]),
+            "nearest null": nearest_null_text(by_name[name]),
             "effect size (d)": f"{by_name[name].effect_size:+.2f}",
             "verdict": by_name[name].verdict,
         }

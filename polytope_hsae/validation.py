@@ -203,7 +203,7 @@ CLAIMS = (
     Claim("intervention.cohen_d", "vertices", "cohen_d", "d", worth=0.2, primary=True),
     Claim("intervention.sibling_shift", "vertices", "sibling_shift", "share", kind="smaller"),
     Claim("intervention.cohen_d_above_1", "vertices", "cohen_d", "d", bound=1.0),
-    Claim("intervention.target_3_times_siblings", "vertices", "selectivity", "share", bound=0.0),
+    Claim("intervention.shift_minus_3_siblings", "vertices", "selectivity", "share", bound=0.0),
     Claim("simplex.vertex_skill", "families", "vertex_skill", "share", worth=0.1, primary=True),
     Claim("simplex.edge_cv", "families", "edge_cv", "CV", kind="smaller"),
     Claim("simplex.gram_error", "families", "gram_error", "relative", kind="smaller"),

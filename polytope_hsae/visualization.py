@@ -251,12 +251,12 @@ def sibling_kl(
         ("gain", "kl"), ("gain of the parent's held-out words (nats)", "KL of its children's shares (nats)"), axes
     ):
         for own, colour, name in (
-            (True, PALETTE[0], "the parent's own vector"),
             (False, NULL_COLOUR, "shuffled vectors of equal gain"),
+            (True, PALETTE[0], "the parent's own vector"),
         ):
             rows = doses[(doses["draw"] < 0) == own].groupby("alpha")[column]
             low, middle, high = (rows.quantile(q) for q in (0.25, 0.5, 0.75))
-            ax.plot(middle.index, middle, color=colour, marker="o", ms=4, label=name)
+            ax.plot(middle.index, middle, color=colour, marker="o", ms=4, ls="--" if own else "-", label=name)
             ax.fill_between(middle.index, low, high, color=colour, alpha=0.2, lw=0)
         ax.set(xlabel="dose α (concept vectors)", ylabel=label)
     axes[1].axhline(bound, color=PALETTE[3], lw=1.2, label=f"target {bound:g}")
