@@ -192,7 +192,8 @@ def _limit(self: FlatSAE, pre_BF: Tensor) -> Tensor:
         return self.threshold
     smallest = pre_BF.flatten().topk(self.k * len(pre_BF)).values[-1].clamp_min(0)
     if self.training:
-        self.threshold.copy_(smallest if self.threshold < 0 else 0.99 * self.threshold + 0.01 * smallest)
+        # ten batches of memory: a longer one lags behind a model that is still learning, and L0 in evaluation with it
+        self.threshold.copy_(smallest if self.threshold < 0 else 0.9 * self.threshold + 0.1 * smallest)
     return smallest
 
 
