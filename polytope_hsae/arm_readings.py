@@ -18,9 +18,9 @@ from torch import Tensor
 
 from .arms import arm_scores, model_dir
 from .comparison import compare, interval, interval_result
-from .concept_metrics import CoFiring, match_children, match_parents
+from .concept_metrics import CoFiring
 from .config import Config
-from .evaluation import Contexts, concept_sums
+from .evaluation import Contexts, matched_latents
 from .models import load_sae
 from .pipeline import CONTEXT, POOLS, Setup, held_out
 from polytope_hsae.probing import (
@@ -76,7 +76,7 @@ class Pools(NamedTuple):
     train: Reading
     test: Reading
     scale: InputScale
-    probes: dict[str, DenseProbes]  # by kind of label: parents, letters
+    probes: dict[str, DenseProbes]  # by kind of label: hypernym, letters
     n_parents: int
     parent_of_child_C: Tensor
 
@@ -137,6 +137,9 @@ def read_model(
         labelled = [Labelled(*parts) for parts in zip(x, codes, label)]
         for k, scores in sparse_probing(*labelled, sae.n_latents, n).items():
             found[f"probe_auc.{level}.k{k}"] = scores.auc_C
+    ceiling = pools.probes["hypernym"]
+    found["probe_auc.parents.whole_input"] = np.full(pools.n_parents, np.nan)
+    found["probe_auc.parents.whole_input"][ceiling.concept_C] = ceiling.scores.auc_C
     found |= _absorptions(sae, pools, [x_BD - sae.dec_bias_D for x_BD in x], codes)
     pairs = CoFiring(torch.stack([parent_latent_P[pools.parent_of_child_C], child_latent_C], 1).long())
     pairs.update(codes[1])
@@ -156,10 +159,8 @@ def untrained_model(cfg: Config, setup: Setup, pools: Pools, validation: Reading
     "Readings of a dictionary of the baseline's shape before any step, matched on validation contexts"
     sae = new_sae(recipes(cfg)["baseline"], setup.head.weight_VD.shape[1], seed)
     start_at_mean(sae, pools.scale)
-    parents, children = concept_sums(sae, pools.scale, [validation.contexts], pools.n_parents, len(pools.parent_of_child_C))
-    parent_latent_P = match_parents(parents, sae.parent_of_latent)
-    child_latent_C = match_children(children, parent_latent_P, pools.parent_of_child_C, sae.parent_of_latent)
-    return read_model(sae, pools, parent_latent_P, child_latent_C)
+    matched = matched_latents(sae, pools.scale, [validation.contexts], pools.parent_of_child_C, pools.n_parents)
+    return read_model(sae, pools, *matched)
 
 
 def stacked(arrays: Sequence[dict[str, np.ndarray]], name: str) -> np.ndarray:  # seeds × concepts
@@ -212,7 +213,7 @@ def reading_comparisons(
 ) -> list[Result]:
     "Teacher minus baseline for every reading, paired over seeds and concepts, with the controls and the untrained dictionary as nulls"
     results = []
-    for name in found["teacher"][0]:
+    for name in (n for n in found["teacher"][0] if not n.endswith("whole_input")):  # the ceiling is the same for both
         table = {arm: stacked(found[arm], name) for arm in ("teacher", "baseline", *controls)}
         table["untrained"] = stacked(untrained["teacher"], name)
         if _usable(list(table.values())):
