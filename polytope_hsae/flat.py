@@ -235,7 +235,7 @@ def _pass(self: FlatSAE, x_BD: Tensor) -> tuple[SparseCodes, Tensor | None]:
         return self._pass_dense(x_BD)
     x_BD = x_BD - self.dec_bias_D.detach()
     with torch.no_grad():
-        pre_BF = F.linear(x_BD, self.enc_FD, self.enc_bias_F)
+        pre_BF = (x_BD @ self.enc_FD.T).add_(self.enc_bias_F)  # faster than the two in one
         index_BK, score_BK = self._select(pre_BF)
     value_BK = dots_at(Pattern(index_BK, self.n_latents), x_BD, self.enc_FD, self.enc_bias_F, self.dec_bias_D, score_BK).relu()
     return SparseCodes(index_BK, value_BK), pre_BF

@@ -152,7 +152,7 @@ def _route(self: HierarchicalSAE, pre_BP: Tensor) -> Tensor:
 def _parents(self: HierarchicalSAE, x_BD: Tensor) -> tuple[Pattern, Tensor, Tensor]:
     "Active parents, their values z, and all scores. The inputs have the decoder's bias subtracted."
     with torch.no_grad():
-        pre_BP = F.linear(x_BD, self.parent_enc_PD, self.parent_bias_P)
+        pre_BP = (x_BD @ self.parent_enc_PD.T).add_(self.parent_bias_P)  # faster than the two in one
         parents = Pattern(self._route(pre_BP), self.m_top)
         score_BK = pre_BP.gather(1, parents.index_BK)
     return parents, dots_at(parents, x_BD, self.parent_enc_PD, self.parent_bias_P, self.dec_bias_D, score_BK).relu(), pre_BP
