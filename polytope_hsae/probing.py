@@ -66,8 +66,10 @@ class Readers(NamedTuple):
 def fit_readers(
     x: np.ndarray,  # features: N × K, shared by all readers, or C × N × K, each reader's own
     y_NC: np.ndarray,  # bool: positives of each concept
+    penalty: float = 1.0,  # π
+    tol: float = 1e-7,  # stop when a step lowers the loss by less than this share
 ) -> Readers:
-    "Balanced logistic regressions with unit L2 penalty, all concepts in one L-BFGS. Cost: some 100 products with the features."
+    "Balanced logistic regressions, all concepts in one L-BFGS. Cost: some 100 products with the features."
     (N, C), K = y_NC.shape, x.shape[-1]
     sign_NC, weight_NC = np.where(y_NC, 1.0, -1.0), np.where(y_NC, 0.5 / y_NC.sum(0), 0.5 / (~y_NC).sum(0))
 
@@ -76,10 +78,10 @@ def fit_readers(
         margin_NC = sign_NC * readers.score(x)
         slope_NC = -weight_NC * sign_NC * expit(-margin_NC)
         along_CK = (slope_NC.T[:, None] @ x)[:, 0] if x.ndim == 3 else slope_NC.T @ x
-        value = (weight_NC * np.logaddexp(0, -margin_NC)).sum() + 0.5 * np.square(readers.weight_CK).sum() / N
-        return value, np.concatenate([(along_CK + readers.weight_CK / N).ravel(), slope_NC.sum(0)])
+        value = (weight_NC * np.logaddexp(0, -margin_NC)).sum() + 0.5 * penalty / N * np.square(readers.weight_CK).sum()
+        return value, np.concatenate([(along_CK + penalty / N * readers.weight_CK).ravel(), slope_NC.sum(0)])
 
-    found = minimize(loss, np.zeros(C * K + C), jac=True, method="L-BFGS-B", options=dict(maxiter=1000, ftol=1e-10, gtol=1e-6)).x
+    found = minimize(loss, np.zeros(C * K + C), jac=True, method="L-BFGS-B", options=dict(maxiter=300, ftol=tol, gtol=1e-6)).x
     return Readers(found[: C * K].reshape(C, K), found[C * K :])
 
 
@@ -140,6 +142,7 @@ class DenseProbes(NamedTuple):
     concept_C: np.ndarray  # which concepts
     direction_CD: np.ndarray  # probe directions
     scores: ProbeScores  # on the test contexts: the ceiling of every sparse probe
+    penalty: float  # the one that was chosen
     hit_NC: np.ndarray  # bool: true positives among the test contexts
 
 
@@ -148,13 +151,24 @@ def dense_probes(
     test: Labelled,
     n_concepts: int,
     least: int = 5,  # positives a concept needs in both pools
+    validation: Labelled | None = None,  # chooses the penalty
+    penalties: Sequence[float] = (1.0,),  # to choose from
 ) -> DenseProbes:
-    "Fit readers of the inputs themselves. Cost: some 100 products of N × D × C; independent of any autoencoder."
-    x, concept_C = [p.x_ND.detach().cpu().double().numpy() for p in (train, test)], readable((train, test), n_concepts, least)
-    y = [_positives(p, concept_C) for p in (train, test)]
-    readers = fit_readers(x[0], y[0])
-    value_NC = readers.score(x[1])
-    return DenseProbes(concept_C, readers.weight_CK, probe_scores(value_NC, y[1]), (value_NC > 0) & y[1])
+    "Fit readers of the inputs themselves. Cost: per penalty some 100 products of N × D × C; independent of any autoencoder."
+    features = lambda pool: pool.x_ND.detach().cpu().double().numpy()
+    x, concept_C = features(train), readable((train, test), n_concepts, least)
+    y_NC, test_NC = _positives(train, concept_C), _positives(test, concept_C)
+    if len(penalties) > 1 and validation is None:
+        raise ValueError(f"{len(penalties)} penalties need contexts to choose by; pass validation, or one penalty")
+    readers, best = [fit_readers(x, y_NC, p) for p in penalties], 0
+    if len(penalties) > 1:
+        held_NC = _positives(validation, concept_C)
+        some_C = held_NC.any(0)
+        read = lambda r: probe_scores(r.score(features(validation))[:, some_C], held_NC[:, some_C]).auc_C.mean()
+        best = int(np.argmax([read(r) for r in readers]))
+    value_NC = readers[best].score(features(test))
+    scores = probe_scores(value_NC, test_NC)
+    return DenseProbes(concept_C, readers[best].weight_CK, scores, penalties[best], (value_NC > 0) & test_NC)
 
 # %% ../nbs/09d_probing.ipynb #c010
 def sparse_probing(
@@ -172,7 +186,7 @@ def sparse_probing(
     y = [_positives(p, concept_C) for p in (train, test)]
     order_CK, found = top_latents(acts[0], y[0], max(ks)), {}
     for k in ks:
-        readers = fit_readers(_columns(acts[0], order_CK[:, :k]), y[0])
+        readers = fit_readers(_columns(acts[0], order_CK[:, :k]), y[0], tol=1e-6)
         scores = probe_scores(readers.score(_columns(acts[1], order_CK[:, :k])), y[1])
         found[k] = ProbeScores(*(np.full(n_concepts, math.nan) for _ in scores))
         for whole_C, part_C in zip(found[k], scores):
@@ -250,10 +264,12 @@ def absorption_rates(
     probes: DenseProbes,  # of the same contexts and labels
     n_labels: int,
     min_f1: float = 0.6,  # probes worse than this on the test contexts are left out
+    min_auc: float | None = None,  # put the gate on the AUC instead
 ) -> AbsorptionRates:
     "Mean absorption over each probe's true positives. Cost: up to 10 sparse readers per label."
     found = AbsorptionRates(*(np.full(n_labels, math.nan) for _ in range(3)))
-    good = np.flatnonzero(probes.scores.f1_C > min_f1)
+    good = probes.hit_NC.any(0) & (probes.scores.f1_C > min_f1 if min_auc is None else probes.scores.auc_C > min_auc)
+    good = np.flatnonzero(good)
     if len(good):
         y_NC = _positives(train, probes.concept_C[good])
         for i, latents in zip(good, main_latents(activation_matrix(train.codes, len(W_dec_LD)), y_NC)):
