@@ -8,6 +8,7 @@ __all__ = ['shuffled', 'matched', 'relabelled', 'gaussian', 'unrelated_parents']
 # %% ../nbs/06a_nulls.ipynb #c003
 import numpy as np
 import torch
+from scipy.sparse import csr_matrix
 from torch import LongTensor, Tensor
 
 # %% ../nbs/06a_nulls.ipynb #c006
@@ -69,16 +70,13 @@ def unrelated_parents(
 ) -> LongTensor:  # [n_draws, E] node in the parent's place, −1 where there is none
     "Random parents matched in size and depth that share no word with the child."
     size_S, depth_S = torch.tensor([len(t) for t in token_sets]).log(), depth_S.float()
-    n_vocab = 1 + max(int(t.max()) for t in token_sets if len(t))
-    member_SV = torch.zeros(len(token_sets), n_vocab, dtype=torch.bool)
-    for s, tokens in enumerate(token_sets):
-        member_SV[s, tokens] = True
-    drawn = torch.full((n_draws, len(edges_E2)), -1)
-    for e, (parent, child) in enumerate(edges_E2.tolist()):
-        free_S = ~member_SV[:, token_sets[child]].any(1)
-        free_S[parent] = False
-        distance_S = (size_S - size_S[parent]).abs() + (depth_S - depth_S[parent]).abs()
-        near = torch.argsort(distance_S.where(free_S, torch.inf), stable=True)[: min(pool, int(free_S.sum()))]
-        if len(near):
-            drawn[:, e] = near[torch.from_numpy(rng.integers(len(near), size=n_draws))]
-    return drawn
+    ends = np.cumsum([0] + [len(t) for t in token_sets])
+    member_SV = csr_matrix((np.ones(ends[-1]), torch.cat(list(token_sets)).numpy(), ends))
+    parent_E, child_E = edges_E2.T
+    free_ES = torch.from_numpy((member_SV @ member_SV.T).toarray() == 0)[child_E]
+    free_ES[torch.arange(len(child_E)), parent_E] = False
+    distance_ES = (size_S - size_S[parent_E, None]).abs() + (depth_S - depth_S[parent_E, None]).abs()
+    near_EP = torch.argsort(distance_ES.where(free_ES, torch.inf), dim=1, stable=True)[:, :pool]
+    count_E1 = free_ES.sum(1, keepdim=True).clamp(max=pool)
+    at_EN = (torch.from_numpy(rng.random((len(child_E), n_draws))) * count_E1).long()
+    return near_EP.gather(1, at_EN).where(count_E1 > 0, -1).T
