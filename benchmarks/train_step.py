@@ -345,14 +345,16 @@ def growth(setting: Setting) -> list[dict]:
         "width": [144, 288, 576, 1152],
         "batch": [256, 512, 1024, 2048, 4096],
     }
-    print("\n| varied | value | ms | of it encoder | peak MiB |\n|---|---|---|---|---|")
+    print("\n| varied | value | ms | of it encoder | CPU ms | of it encoder | peak MiB |\n|---|---|---|---|---|---|---|")
     rows = []
     for name, values in sweeps.items():
         for value in values:
             shape = base._replace(**{name: value})
             own, encoder = take_turns(shape, ["ours", "floor"], setting).values()
-            print(f"| {name} | {value} | {own.ms:.1f} | {encoder.ms:.1f} | {own.peak_mib:.0f} |", flush=True)
-            rows.append({"varied": name, "value": value, "encoder_ms": encoder.ms} | own._asdict())
+            cells = (own.ms, encoder.ms, own.cpu_ms, encoder.cpu_ms)
+            print(f"| {name} | {value} | {' | '.join(f'{c:.1f}' for c in cells)} | {own.peak_mib:.0f} |", flush=True)
+            encoder_only = {"encoder_ms": encoder.ms, "encoder_cpu_ms": encoder.cpu_ms}
+            rows.append({"varied": name, "value": value} | encoder_only | own._asdict())
     return rows
 
 
