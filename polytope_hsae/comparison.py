@@ -87,8 +87,15 @@ def interval(
     "95 % interval of one mean (or ratio of means) over crossed rows and columns; a Student t interval when there is one column"
     points, drawn, (R, C) = crossed_bootstrap([score], rng, draws)
     if C == 1 and not isinstance(score, Ratio):
-        return _student(_parts(score)[0][:, 0])
+        return _student(_only_column(score)[0])
     return Interval(points[0], *_limits(drawn[:, 0]), R, C)
+
+
+def _only_column(*scores: np.ndarray) -> list[np.ndarray]:
+    "The one column that is finite in all scores, of each of them"
+    parts = [_parts(score)[0] for score in scores]
+    at = np.all([np.isfinite(p).all(0) for p in parts], axis=0)
+    return [p[:, at][:, 0] for p in parts]
 
 
 def _student(value_S: np.ndarray) -> Interval:
@@ -123,7 +130,7 @@ def paired_difference(
     "Effect of a treatment on paired scores with its 95 % interval. Raises ValueError for unpaired shapes."
     points, drawn, (R, C) = crossed_bootstrap([treated, control], rng, draws)
     if C == 1 and not isinstance(treated, Ratio):
-        a_S, b_S = _parts(treated)[0][:, 0], _parts(control)[0][:, 0]
+        a_S, b_S = _only_column(treated, control)
         if not relative:
             return _student(a_S - b_S)
         if min(a_S.min(), b_S.min()) <= 0:
