@@ -18,6 +18,8 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
+from .threads import side_by_side
+
 warnings.filterwarnings(
     "ignore", message="Sparse CSR tensor support is in beta"
 )  # the operations used here have been stable since torch 2.0
@@ -67,6 +69,14 @@ class Pattern:
     def context_N(self) -> Tensor:
         "The context of each entry, sorted by row."
         return self.order_N.div(self.index_BK.shape[1], rounding_mode="floor")
+
+    def shares(self, n: int) -> list[tuple[slice, slice]]:
+        "At most n runs of rows with about equally many entries, and where these entries stand in `order_N`."
+        N = len(self.order_N)
+        cuts = torch.searchsorted(self.start_R1, torch.arange(1, n, device=self.start_R1.device) * N // n).tolist()
+        rows = sorted({0, *cuts, self.n_rows})
+        at = self.start_R1[rows].tolist()
+        return [(slice(*r), slice(*e)) for r, e in zip(zip(rows, rows[1:]), zip(at, at[1:]))]
 
     @cached_property
     def unused_M(self) -> Tensor:
@@ -215,6 +225,28 @@ def dots_at(
 ComputePath = Literal["dense", "grouped", "sparse", "gather"]
 
 
+def _shared_out(pattern: Pattern, left: Tensor, right: Tensor) -> Tensor:
+    "`F.grouped_mm` by as many threads as there are, each with its own parents."
+    out = (
+        left.new_empty(len(left), right.shape[2])
+        if right.dim() == 3
+        else left.new_empty(pattern.n_rows, len(left), right.shape[1])
+    )
+
+    def product(share: tuple[slice, slice]) -> None:
+        rows, entries = share
+        ends = pattern.end_R[rows] - entries.start
+        if right.dim() == 3:
+            out[entries] = F.grouped_mm(left[entries], right[rows], offs=ends)
+        elif entries.stop == entries.start:
+            out[rows] = 0
+        else:
+            out[rows] = F.grouped_mm(left[:, entries], right[entries], offs=ends)
+
+    list(side_by_side(product, pattern.shares(torch.get_num_threads())))
+    return out
+
+
 def grouped_products(
     pattern: Pattern,  # parents used by each context
     left: Tensor,  # N×I, sorted by parent; or I×N
@@ -226,6 +258,8 @@ def grouped_products(
     left, right = left.to(dtype or whole), right.to(dtype or whole)
     steps = [s * t.element_size() for t in (left, right) for s in (*t.stride(), t.shape[-1]) if s != 1]
     if left.dtype != torch.float64 and not any(s % 16 for s in steps):  # what PyTorch's kernels take
+        if left.device.type == "cpu":
+            return _shared_out(pattern, left, right).to(whole)
         product = F.grouped_mm(left, right, offs=pattern.end_R).to(whole)
         return product if right.dim() == 3 else product.index_fill_(0, pattern.unused_M, 0)
     counts = pattern.start_R1.diff().tolist()

@@ -28,7 +28,7 @@ def side_by_side(
         return
     torch.set_num_threads(threads // workers)
     try:
-        with ThreadPoolExecutor(workers) as pool:
+        with ThreadPoolExecutor(workers, initializer=torch.set_num_threads, initargs=(threads // workers,)) as pool:
             yield from pool.map(function, items)
     finally:
         torch.set_num_threads(threads)
