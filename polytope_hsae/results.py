@@ -8,6 +8,7 @@ __all__ = ['Verdict', 'SCHEMA_VERSION', 'Null', 'Result', 'atomic_write', 'Phase
 
 # %% ../nbs/01a_results.ipynb #c003
 import json
+import math
 import os
 import re
 import tempfile
@@ -20,7 +21,7 @@ from pydantic import BaseModel, ConfigDict
 class Null(BaseModel):
     "The same statistic where the claim is known to be false."
 
-    model_config = ConfigDict(extra="forbid", frozen=True)
+    model_config = ConfigDict(extra="forbid", frozen=True, ser_json_inf_nan="strings")
     value: float  # centre of the null distribution (median unless the result says otherwise)
     low: float | None = None  # 2.5 % quantile of the null
     high: float | None = None  # 97.5 % quantile of the null
@@ -34,7 +35,7 @@ Verdict = Literal["holds", "fails", "cannot tell", "not discriminating", "met", 
 class Result(BaseModel):
     "One figure of a run with everything needed to doubt it."
 
-    model_config = ConfigDict(extra="forbid", frozen=True)
+    model_config = ConfigDict(extra="forbid", frozen=True, ser_json_inf_nan="strings")
     name: str  # what was measured, dotted: `held_out_projection.lemma_grouped`
     group: str = "real"  # which model or condition: `real`, `baseline`, `teacher`, `random_teacher`, …
     value: float  # the point estimate
@@ -78,7 +79,7 @@ SCHEMA_VERSION = 1
 class PhaseResults(BaseModel):
     "What one phase found and what it cost."
 
-    model_config = ConfigDict(extra="forbid")
+    model_config = ConfigDict(extra="forbid", ser_json_inf_nan="strings")
     seconds: float  # wall-clock time of the phase
     peak_mib: float  # peak resident memory of its process, MiB
     facts: dict[str, Any] = {}  # counts worth reporting that are no statistic: tokens dropped, floor hits …
@@ -98,7 +99,7 @@ class PhaseResults(BaseModel):
 class RunResults(BaseModel):
     "All phases of a run, as stored in results.json."
 
-    model_config = ConfigDict(extra="forbid")
+    model_config = ConfigDict(extra="forbid", ser_json_inf_nan="strings")
     schema_version: int = SCHEMA_VERSION
     phases: dict[int, PhaseResults] = {}
 
@@ -139,7 +140,9 @@ def write_phase(
 
 # %% ../nbs/01a_results.ipynb #w006
 def _number(x: float) -> str:
-    "Three significant digits, no exponent for everyday sizes"
+    "Three significant digits, no exponent for everyday sizes; 'undefined' for what has no value"
+    if not math.isfinite(x):
+        return "undefined"
     return f"{x:,.0f}" if abs(x) >= 1000 else f"{x:.3g}"
 
 
