@@ -20,15 +20,20 @@ def side_by_side(
     function: Callable[[Item], Outcome],  # touches nothing that another call touches, random generators included
     items: Iterable[Item],  # read at once
 ) -> Iterator[Outcome]:  # in the order of the items
-    "`map`, several items at a time on as many threads as PyTorch may use. Memory: that of as many calls."
+    "`map`, several items at a time on as many threads as PyTorch may use; gradients are recorded where the caller records them. Memory: that of as many calls."
     items, threads = list(items), torch.get_num_threads()
     workers = min(threads, len(items))
     if workers < 2:
         yield from map(function, items)
         return
+
+    def settle(recording: bool) -> None:
+        torch.set_num_threads(threads // workers)
+        torch.set_grad_enabled(recording)
+
     torch.set_num_threads(threads // workers)
     try:
-        with ThreadPoolExecutor(workers, initializer=torch.set_num_threads, initargs=(threads // workers,)) as pool:
+        with ThreadPoolExecutor(workers, initializer=settle, initargs=(torch.is_grad_enabled(),)) as pool:
             yield from pool.map(function, items)
     finally:
         torch.set_num_threads(threads)
