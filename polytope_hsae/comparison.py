@@ -4,7 +4,7 @@
 
 # %% auto #0
 __all__ = ['UNDEFINED_SHARE', 'MIN_SEEDS', 'Ratio', 'Interval', 'crossed_bootstrap', 'interval', 'interval_result',
-           'paired_difference', 'Target', 'target_verdict', 'compare', 'steps_to']
+           'paired_difference', 'Target', 'target_verdict', 'without_each_seed', 'compare', 'steps_to']
 
 # %% ../nbs/09b_comparison.ipynb #c003
 import math
@@ -164,6 +164,24 @@ def target_verdict(
     low, high, bound = (found.low, found.high, target.bound) if target.at_least else (-found.high, -found.low, -target.bound)
     return "met" if low >= bound else "not met" if high < bound else "cannot tell"
 
+# %% ../nbs/09b_comparison.ipynb #c019a
+def without_each_seed(
+    treated: "np.ndarray | Ratio",  # seeds × concepts, or one number per seed
+    control: "np.ndarray | Ratio",  # the baseline's, paired
+    target: Target,
+    rng: np.random.Generator,
+) -> list[Verdict]:  # one per seed left out
+    "The target's verdict on all seeds but one. Cost: one bootstrap per seed."
+    but = lambda score, i: Ratio(*(np.delete(p, i, 0) for p in score)) if isinstance(score, Ratio) else np.delete(score, i, 0)
+    gaps = (paired_difference(but(treated, i), but(control, i), rng, target.relative) for i in range(len(_parts(treated)[0])))
+    return [target_verdict(gap, target) for gap in gaps]
+
+
+def _seed_note(verdict: Verdict, others: Sequence[Verdict], seeds: Sequence[int]) -> str:
+    "Whether the verdict hangs on one seed, in words"
+    changed = [f"{other} without seed {seed}" for seed, other in zip(seeds, others) if other != verdict]
+    return ", ".join(changed) or "the same verdict without any one seed"
+
 # %% ../nbs/09b_comparison.ipynb #c020
 def compare(
     name: str,  # of the result: `purity.difference`
@@ -195,6 +213,8 @@ def compare(
         else "" if math.isfinite(found.low) else "no finite interval: a denominator may be zero"
     )
     judged = dict(target=target.text, verdict=target_verdict(found, target)) if target else {}
+    if target and not note and len(seeds) == found.n_rows > MIN_SEEDS:
+        note = _seed_note(judged["verdict"], without_each_seed(treated, control, target, rng.spawn(1)[0]), seeds)
     return interval_result(
         found,
         name,
