@@ -231,6 +231,13 @@ def _embedded_wordnet_root() -> Path:
     return data
 
 
+class _EnglishReader(WordNetCorpusReader):
+    "NLTK's reader without its map between versions of WordNet, which only its multilingual functions use and which takes seconds"
+
+    def map_wn(self, version: str = "wordnet") -> None:
+        return None
+
+
 def load_wordnet(
     source: str = "embedded",  # `embedded` (WordNet 3.0), or `nltk` for the data that NLTK downloaded
 ) -> WordNetCorpusReader:
@@ -247,7 +254,7 @@ def load_wordnet(
     try:
         with warnings.catch_warnings():
             warnings.filterwarnings("ignore", message="The multilingual functions")  # none are used
-            return WordNetCorpusReader(nltk.data.find("corpora/wordnet", paths), None)
+            return _EnglishReader(nltk.data.find("corpora/wordnet", paths), None)
     except (LookupError, OSError) as e:
         fetch = (
             FETCH_EMBEDDED
