@@ -28,6 +28,7 @@ from .metrics import ExplainedVariance
 from .plans import Stage, TrainOptions
 from .steps import Arm, Trainee
 from .teacher_init import InputScale
+from .threads import side_by_side
 from .trackers import RunLog
 
 # %% ../nbs/08_training.ipynb #c008
@@ -145,6 +146,14 @@ class Run:
         }
         return save_checkpoint(self.checkpoints, self.step, state, self.options.keep_last_k)
 
+# %% ../nbs/08_training.ipynb #c020b
+@patch
+def _each(self: Run, work: Callable[[str], Any]) -> dict[str, Any]:
+    "Some work on every arm, by name."
+    names, saes = list(self.trainees), [t.sae for t in self.trainees.values()]
+    takes_turns = self.options.compile or any(s.dec_bias_D.is_cuda or getattr(s, "router_noise", False) for s in saes)
+    return dict(zip(names, map(work, names) if takes_turns else side_by_side(work, names)))
+
 # %% ../nbs/08_training.ipynb #c021
 @patch
 def _inputs(self: Run, batch_BD: Tensor) -> dict[str, Tensor]:
@@ -170,7 +179,8 @@ def advance(self: Run) -> int:
     position = self.source.state()
     batch_BD = next(self.source)
     inputs = self._inputs(batch_BD)
-    wrong = {name: why for name, t in self.trainees.items() if (why := t.gradients(inputs[name], self.step))}
+    checked = self._each(lambda name: self.trainees[name].gradients(inputs[name], self.step))
+    wrong = {name: why for name, why in checked.items() if why}
     if wrong:
         kept = self.save(position)
         bad = int((~torch.isfinite(batch_BD)).any(1).sum())
@@ -183,8 +193,7 @@ def advance(self: Run) -> int:
         raise UserError(
             f"training stopped before step {self.step + 1} because {cause}; the state is kept in {kept}: {cure}, then train again"
         )
-    for t in self.trainees.values():
-        t.apply(self.step)
+    self._each(lambda name: self.trainees[name].apply(self.step))
     self.step += 1
     self.activations += len(batch_BD)
     return len(batch_BD)
