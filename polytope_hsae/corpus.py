@@ -52,16 +52,14 @@ def read_documents(
     texts, parts, total = _distinct(texts), [], 0
     with tqdm(total=max_tokens, desc="tokenising", unit=" tok", unit_scale=True) as bar:
         while total < max_tokens and (some := list(islice(texts, chunk))):
-            ids = [x for x in tokenizer(some, add_special_tokens=False)["input_ids"] if len(x) > 1]
+            ids = [np.asarray(x, dtype=np.int32) for x in tokenizer(some, add_special_tokens=False)["input_ids"] if len(x) > 1]
             parts += ids
             n = sum(map(len, ids))
             total += n
             bar.update(n)
     if not parts:
         raise UserError("the text source holds no document of at least two tokens: check data.source")
-    return Documents(
-        np.concatenate([np.asarray(p, dtype=np.int32) for p in parts]), np.concatenate([[0], np.cumsum([len(p) for p in parts])])
-    )
+    return Documents(np.concatenate(parts), np.concatenate([[0], np.cumsum([len(p) for p in parts])]))
 
 # %% ../nbs/04_corpus.ipynb #c010
 class Plan(NamedTuple):
