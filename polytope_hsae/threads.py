@@ -20,20 +20,22 @@ def side_by_side(
     function: Callable[[Item], Outcome],  # touches nothing that another call touches, random generators included
     items: Iterable[Item],  # read at once
 ) -> Iterator[Outcome]:  # in the order of the items
-    "`map`, several items at a time on as many threads as PyTorch may use; gradients are recorded where the caller records them. Memory: that of as many calls."
+    "`map`, several items at a time on as many threads as PyTorch may use; gradients are recorded, and inference mode is on, where they are for the caller. Memory: that of as many calls."
     items, threads = list(items), torch.get_num_threads()
     workers = min(threads, len(items))
     if workers < 2:
         yield from map(function, items)
         return
 
-    def settle(recording: bool) -> None:
-        torch.set_num_threads(threads // workers)
-        torch.set_grad_enabled(recording)
+    recording, inference = torch.is_grad_enabled(), torch.is_inference_mode_enabled()
+
+    def job(item: Item) -> Outcome:
+        with torch.inference_mode(inference), torch.set_grad_enabled(recording):
+            return function(item)
 
     torch.set_num_threads(threads // workers)
     try:
-        with ThreadPoolExecutor(workers, initializer=settle, initargs=(torch.is_grad_enabled(),)) as pool:
-            yield from pool.map(function, items)
+        with ThreadPoolExecutor(workers, initializer=torch.set_num_threads, initargs=(threads // workers,)) as pool:
+            yield from pool.map(job, items)
     finally:
         torch.set_num_threads(threads)
