@@ -28,6 +28,7 @@ from .results import atomic_write
 from .store import ActivationStore
 from .teacher import load_teacher
 from .teacher_init import fit_input_scale, load_input_scale, save_input_scale
+from .threads import side_by_side
 from .trackers import read_log, wandb_tracker
 from .training import Arm, train, validation_error
 from .tuning import Trial, at, best, trials, try_settings
@@ -186,19 +187,19 @@ def score_arms(
     run_dir: Path,
     seeds: Sequence[int],
 ) -> dict[str, list[Scores]]:  # by arm, one per seed
-    "Score trained models on held-out contexts and keep the scores. Cost: see `evaluation.evaluate`."
+    "Score trained models on held-out contexts, as many side by side as there are threads, and keep the scores. Cost: see `evaluation.evaluate`."
     pool = lambda name: held_out(store.stream(POOLS[name], CONTEXT), setup, name)
-    found = {name: [] for name in names}
-    for name in names:
-        for folder in (model_dir(run_dir, name, seed) for seed in seeds):
-            sae, scale = load_sae(folder), load_input_scale(folder / "input_scale.safetensors")
-            family = setup.head, setup.parent_of_child_C, len(setup.parents)
-            scores = evaluate(
-                sae, scale, pool("validation"), _first_random(pool("test"), RANDOM_CONTEXTS), *family, scale.invert(scale.mean_D)
-            )
-            save_scores(scores, folder / "scores.json")
-            found[name].append(scores)
-    return found
+    family = setup.head, setup.parent_of_child_C, len(setup.parents)
+
+    def score(folder: Path) -> Scores:
+        sae, scale = load_sae(folder), load_input_scale(folder / "input_scale.safetensors")
+        random_test = _first_random(pool("test"), RANDOM_CONTEXTS)
+        scores = evaluate(sae, scale, pool("validation"), random_test, *family, scale.invert(scale.mean_D))
+        save_scores(scores, folder / "scores.json")
+        return scores
+
+    found = list(side_by_side(score, [model_dir(run_dir, name, seed) for name in names for seed in seeds]))
+    return {name: found[i * len(seeds) : (i + 1) * len(seeds)] for i, name in enumerate(names)}
 
 
 def arm_scores(arm: str, run_dir: Path, seeds: Sequence[int]) -> list[Scores]:
