@@ -18,7 +18,7 @@ import seaborn as sns
 from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 
-from .results import PhaseResults, Result
+from .results import PhaseResults, Result, name_text
 
 # %% ../nbs/11_visualization.ipynb #c006
 PALETTE = sns.color_palette("colorblind")
@@ -486,24 +486,23 @@ def forest(
     results: Sequence[Result],  # differences, e.g. of `comparison.compare`
     bounds: Mapping[str, float] | None = None,  # name of a result → its target's bound
 ) -> Figure:
-    "Differences with intervals, targets and verdicts; one panel per unit, controls hollow"
-    bounds, several = bounds or {}, len({r.group for r in results}) > 1
-    panels = {unit: [r for r in results if r.unit == unit][::-1] for unit in dict.fromkeys(r.unit for r in results)}
+    "Differences with intervals, targets and verdicts; one axis each, controls hollow"
+    heights = [0.35 + 0.16 * len(r.nulls) for r in results]
     fig, axes = plt.subplots(
-        len(panels),
-        figsize=(7, 0.8 + 0.75 * len(panels) + 0.5 * len(results)),
+        len(results),
+        figsize=(7, 0.6 + sum(heights) + 0.4 * len(results)),
         layout="constrained",
         squeeze=False,
-        height_ratios=[len(rows) + 0.3 for rows in panels.values()],
+        height_ratios=heights,
     )
     plt.close(fig)
-    for ax, (unit, rows) in zip(axes[:, 0], panels.items()):
-        for y, r in enumerate(rows):
-            _forest_row(ax, y, r, bounds.get(r.name))
-        ax.axvline(0, color=".4", lw=0.8)
-        ax.set_yticks(range(len(rows)), [f"{r.name}\n{r.group}" if several else r.name for r in rows], fontsize="small")
-        ax.set(xlabel=f"difference to the control ({unit})", ylim=(-0.75, len(rows) - 0.4))
-        ax.margins(x=0.15)
+    groups = {r.group for r in results}
+    for ax, r in zip(axes[:, 0], results):
+        _forest_axis(ax, r, (bounds or {}).get(r.name))
+        label = name_text(r).removesuffix(", difference")
+        ax.set_yticks([0], [f"{label}\n{r.group.replace('_', ' ')}" if len(groups) > 1 else label], fontsize="small")
+        ax.set_xlabel(f"difference ({r.unit})", fontsize="x-small", labelpad=1)
+        ax.tick_params(axis="x", labelsize="x-small")
         ax.grid(False, axis="y")
     sizes = sorted({r.n_unit if " × " in r.n_unit else f"{r.n} {r.n_unit}" for r in results})
     return _caption(
@@ -512,42 +511,40 @@ def forest(
     )
 
 
-def _forest_row(ax: Axes, y: int, r: Result, bound: float | None) -> None:
+def _forest_axis(ax: Axes, r: Result, bound: float | None) -> None:
     "One difference with its controls, bound and verdict"
-    bar = lambda value, low, high: None if low is None else [[value - low], [high - value]]
-    ax.errorbar(r.value, y, xerr=bar(r.value, r.low, r.high), marker="o", ms=6, color=PALETTE[0], capsize=3, lw=1.8)
+    bar = lambda x: None if x.low is None else [[x.value - x.low], [x.high - x.value]]
+    told = [x for x in (0.0, r.value, r.low, r.high, bound) if x is not None]
+    left, right = min(told), max(told)
+    left, right = left - 0.75 * (right - left), right + 0.75 * (right - left)
+    ax.errorbar(r.value, 0, xerr=bar(r), marker="o", ms=6, color=PALETTE[0], capsize=3, lw=1.8)
     for i, (name, null) in enumerate(r.nulls.items()):
-        below = y - 0.18 * (i + 1)
-        ax.errorbar(
-            null.value,
-            below,
-            xerr=bar(null.value, null.low, null.high),
-            marker="o",
-            ms=4,
-            mfc="white",
-            color=".5",
-            lw=1,
-            capsize=2,
-        )
+        y, at, name = -(i + 1), min(max(null.value, left), right), name.replace("_", " ")
+        style = dict(ms=4, mfc="white", color=".5", lw=1)
+        if at == null.value:
+            ax.errorbar(at, y, xerr=bar(null), marker="o", capsize=2, **style)
+            end = min(at if null.high is None else null.high, right)
+        else:
+            end, name = at, f"{name} {null.value:+.3g}"
+            ax.plot(at, y, marker=">" if at == right else "<", clip_on=False, **style)
+        inside = end < (left + 2 * right) / 3  # room for the name on the right
+        start = end if inside else at if null.low is None or at != null.value else max(null.low, left)
         ax.annotate(
             name,
-            (null.high if null.high is not None else null.value, below),
-            xytext=(4, 0),
+            (start, y),
+            xytext=(4 if inside else -4, 0),
             textcoords="offset points",
+            ha="left" if inside else "right",
             va="center",
             fontsize="xx-small",
             color=".4",
         )
+    ax.axvline(0, color=".4", lw=0.8)
     if bound is not None:
-        ax.plot([bound] * 2, [y - 0.3, y + 0.3], color=PALETTE[3], lw=2)
-    ax.annotate(
-        r.verdict or "",
-        (1.01, y),
-        xycoords=("axes fraction", "data"),
-        va="center",
-        fontsize="small",
-        fontweight="bold" if r.verdict == "met" else "normal",
-    )
+        ax.plot([bound] * 2, [-0.4, 0.4], color=PALETTE[3], lw=2)
+    ax.set(xlim=(left, right), ylim=(-len(r.nulls) - 0.6, 0.7))
+    weight = "bold" if r.verdict == "met" else "normal"
+    ax.annotate(r.verdict or "", (1.01, 0), xycoords=("axes fraction", "data"), va="center", fontsize="small", fontweight=weight)
 
 # %% ../nbs/11_visualization.ipynb #c038
 def cost_bars(
