@@ -510,7 +510,7 @@ def forest(
         f"Filled: the model; hollow: its controls; bars: 95 % intervals; red tick: target. {len(results)} differences over {'; '.join(sizes)}.",
     )
 
-
+# %% ../nbs/11_visualization.ipynb #c035a
 def _forest_axis(ax: Axes, r: Result, bound: float | None) -> None:
     "One difference with its controls, bound and verdict"
     bar = lambda x: None if x.low is None else [[x.value - x.low], [x.high - x.value]]
