@@ -177,10 +177,12 @@ def without_each_seed(
     return [target_verdict(gap, target) for gap in gaps]
 
 
-def _seed_note(verdict: Verdict, others: Sequence[Verdict], seeds: Sequence[int]) -> str:
-    "Whether the verdict hangs on one seed, in words"
-    changed = [f"{other} without seed {seed}" for seed, other in zip(seeds, others) if other != verdict]
-    return ", ".join(changed) or "the same verdict without any one seed"
+def _without_any(verdict: Verdict, others: Sequence[Verdict], seeds: Sequence[int]) -> tuple[Verdict, str]:
+    "The verdict that no single seed decides, and what was found about it"
+    changed = ", ".join(f"{other} without seed {seed}" for seed, other in zip(seeds, others) if other != verdict)
+    if not changed:
+        return verdict, "the same verdict without any one seed"
+    return "cannot tell", changed if verdict == "cannot tell" else f"{verdict} with all seeds, but {changed}"
 
 # %% ../nbs/09b_comparison.ipynb #c020
 def compare(
@@ -195,9 +197,11 @@ def compare(
     seeds: Sequence[int] = (),  # the seeds behind the rows
     smaller_is_better: bool = False,  # which way `p` looks where no target says it: leakage, absorption, loss
 ) -> Result:
-    "The paired difference of two models as a `Result`: interval, n, controls, effect size and the target's verdict"
+    "The paired difference of two models as a `Result`: interval, n, controls, effect size, verdict. Raises ValueError for unpaired shapes."
     relative = target is not None and target.relative
     found = paired_difference(treated, control, rng, relative)
+    if seeds and len(seeds) != found.n_rows:
+        raise ValueError(f"{name} has scores of {found.n_rows} seeds but {len(seeds)} are named; name one seed per row")
     smaller_is_better = not target.at_least if target else smaller_is_better
     beats = np.less if smaller_is_better else np.greater
     records = {}
@@ -213,8 +217,9 @@ def compare(
         else "" if math.isfinite(found.low) else "no finite interval: a denominator may be zero"
     )
     judged = dict(target=target.text, verdict=target_verdict(found, target)) if target else {}
-    if target and not note and len(seeds) == found.n_rows > MIN_SEEDS:
-        note = _seed_note(judged["verdict"], without_each_seed(treated, control, target, rng.spawn(1)[0]), seeds)
+    if target and not note and found.n_rows > MIN_SEEDS:
+        others = without_each_seed(treated, control, target, rng.spawn(1)[0])
+        judged["verdict"], note = _without_any(judged["verdict"], others, seeds or range(found.n_rows))
     return interval_result(
         found,
         name,
