@@ -4,8 +4,8 @@
 
 # %% auto #0
 __all__ = ['VALIDATION_ROWS', 'BLOCK', 'CURVES', 'HEALTH', 'RANDOM_CONTEXTS', 'validation_contexts', 'watch', 'model_dir',
-           'work_dir', 'training_log', 'train_arms', 'score_arms', 'arm_scores', 'teacher_cosines', 'Recipe', 'recipes',
-           'taught', 'untaught']
+           'work_dir', 'keep_models', 'training_log', 'train_arms', 'score_arms', 'arm_scores', 'teacher_cosines',
+           'Recipe', 'recipes', 'taught', 'untaught']
 
 # %% ../nbs/11b_arms.ipynb #c003
 import json
@@ -22,7 +22,7 @@ from .config import Config, config_hash
 from .evaluation import Contexts, Scores, evaluate, load_scores, save_scores
 from .metrics import ExplainedVariance
 from .models import load_sae, save_sae
-from .pipeline import CONTEXT, POOLS, Setup, held_out
+from .pipeline import CONTEXT, POOLS, Setup, held_out, make_teacher
 from .recipes import Recipe, recipes, start_arm, taught, train_options, untaught
 from .results import atomic_write
 from .store import ActivationStore
@@ -98,6 +98,20 @@ CURVES = {
 HEALTH = {"recon": "training error (per dimension)", "dead": "dead latents (share)"}
 
 
+def keep_models(
+    models: dict[int, Arm],  # by seed, trained
+    name: str,  # of the arm
+    run_dir: Path,
+) -> None:
+    "Write an arm's models, input scales and cosines of its taught rows where `score_arms` and `teacher_cosines` read them"
+    for seed, arm in models.items():
+        folder = model_dir(run_dir, name, seed)
+        save_sae(arm.sae, folder)
+        save_input_scale(arm.scale, folder / "input_scale.safetensors")
+        if arm.taught:
+            atomic_write(folder / "teacher_cosine.json", json.dumps(arm.taught.cosine(arm.sae).tolist()))
+
+
 def _train_arm(
     name: str,
     recipe: Recipe,  # at the values it was tuned to
@@ -116,11 +130,7 @@ def _train_arm(
     with remote as track:
         trackers = [track] if track else []
         train(arms, batches, out_dir=folder, options=train_options(cfg), validate=watch(contexts, n_parents), trackers=trackers)
-    for seed, arm in models.items():
-        save_sae(arm.sae, model_dir(run_dir, name, seed))
-        save_input_scale(arm.scale, model_dir(run_dir, name, seed) / "input_scale.safetensors")
-        if arm.taught:
-            atomic_write(model_dir(run_dir, name, seed) / "teacher_cosine.json", json.dumps(arm.taught.cosine(arm.sae).tolist()))
+    keep_models(models, name, run_dir)
 
 # %% ../nbs/11b_arms.ipynb #c039
 def training_log(
@@ -154,15 +164,16 @@ def train_arms(
     used = [arms[name].cfg.hsae.space for name in {*owner, *owner.values()}]
     fitted = {s: fit_input_scale(train_pool(), spaces[s]) for s in set(used)}
     contexts = validation_contexts(store, setup)
-    start = lambda recipe, seed: start_arm(recipe, setup, fitted[recipe.cfg.hsae.space], seed, teacher, store)
+    start = lambda recipe, seed, own: start_arm(recipe, setup, fitted[recipe.cfg.hsae.space], seed, own, store)
     tried = {}
     for name in dict.fromkeys(owner.values()) if len(trials(cfg)) > 1 else ():
         batches = store.batches(cfg.training.batch_size_acts, cfg.run.seed, POOLS["train"])
         error, folder = validation_error([c.resid_BD for c in contexts]), work_dir("tuning", name, arms[name], run_dir)
-        tried[name] = try_settings(arms[name], lambda recipe: start(recipe, cfg.run.seed), batches, error, folder)
+        tried[name] = try_settings(arms[name], lambda recipe: start(recipe, cfg.run.seed, teacher), batches, error, folder)
     for name in names:
         recipe = at(arms[name], best(tried[owner[name]]).values if tried else {})
-        models = {seed: start(recipe, seed) for seed in seeds}
+        own = teacher if recipe.cfg.teacher == cfg.teacher else make_teacher(recipe.cfg, setup, store)
+        models = {seed: start(recipe, seed, own) for seed in seeds}
         _train_arm(
             name, recipe, work_dir("training", name, arms[name], run_dir), store, contexts, len(setup.parents), run_dir, models
         )

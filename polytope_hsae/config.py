@@ -161,6 +161,9 @@ class HSAE(Section):
     projectors_init: Literal["svd_from_teacher", "random"] = (
         "svd_from_teacher"  # start of the subspace projectors of taught parents
     )
+    child_mode: Literal["delta", "absolute"] = (
+        "delta"  # what a taught child row starts from: child − parent, or the whole child vector
+    )
 
 # %% ../nbs/00_config.ipynb #c018
 class Baseline(Section):
@@ -276,6 +279,11 @@ class Ablate(Section):
     drop_causal_ortho: bool = False  # stage A without the causal orthogonality loss
     drop_freeze: bool = False  # stage A with moving decoder rows
     randomize_projectors: bool = True  # teacher start with random subspaces
+    child_mode: bool = True  # teacher start with the other hsae.child_mode
+    contexts: list[Literal["corpus", "templates"]] = [
+        "corpus",
+        "templates",
+    ]  # teachers estimated from contexts labelled by next token, or by template
     flat: list[Literal["topk", "batchtopk", "matryoshka"]] = []  # flat models with as many active latents
     flat_match: list[Literal["l0", "parameters"]] = ["l0"]  # their size: as many latents (l0), or as many parameters at that L0
     frozen_random_decoder: bool = False  # sanity control: random decoder rows that never move
