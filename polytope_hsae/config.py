@@ -280,10 +280,7 @@ class Ablate(Section):
     drop_freeze: bool = False  # stage A with moving decoder rows
     randomize_projectors: bool = True  # teacher start with random subspaces
     child_mode: bool = True  # teacher start with the other hsae.child_mode
-    contexts: list[Literal["corpus", "templates"]] = [
-        "corpus",
-        "templates",
-    ]  # teachers estimated from contexts labelled by next token, or by template
+    contexts: list[Literal["corpus", "templates"]] = ["corpus", "templates"]  # teachers estimated from such labelled contexts
     flat: list[Literal["topk", "batchtopk", "matryoshka"]] = []  # flat models with as many active latents
     flat_match: list[Literal["l0", "parameters"]] = ["l0"]  # their size: as many latents (l0), or as many parameters at that L0
     frozen_random_decoder: bool = False  # sanity control: random decoder rows that never move
@@ -302,6 +299,8 @@ class Logging(Section):
 def _impossible(c: "Config") -> list[str]:
     "One sentence for each pair of keys that cannot work together."
     steps = c.training.stage_A.steps + c.training.stage_B.steps
+    again = [k for k in ("drop_freeze", "drop_causal_ortho") if getattr(c.ablate, k)]
+    again += ["no_teacher_init"] if c.ablate.no_teacher_init and c.training.stage_B.decoder_lr_mult == 1 else []
     checks = [
         (
             c.hsae.topk_parent > c.hsae.m_top,
@@ -334,6 +333,10 @@ def _impossible(c: "Config") -> list[str]:
         (
             bool(c.training.tune.lr or c.training.tune.l1) and c.training.tune.steps > steps,
             f"training.tune.steps is {c.training.tune.steps} but a whole run takes {steps} steps; a trial must not be longer",
+        ),
+        (
+            c.training.stage_A.steps == 0 and bool(again),
+            f"ablate.{'/'.join(again)} changes stage A but training.stage_A.steps is 0, so that the same arm would be trained again; switch it off or give stage A some steps",
         ),
         (
             bool(c.ablate.flat) and not c.ablate.flat_match,
