@@ -78,7 +78,7 @@ def fingerprint(
             "sae": arm.sae.config(),
             "stages": [s._asdict() for s in arm.stages],
             "weights": arm.weights._asdict(),
-            "scale": arm.scale and arm.scale.scale,
+            "scale": arm.scale and float(f"{arm.scale.scale:.6g}"),  # its last digits depend on the number of threads
             "seed": arm.seed,
         }
     return json.loads(json.dumps(facts))
