@@ -193,8 +193,9 @@ def conclusion(
         ahead = [name for name, null in r.nulls.items() if null.p is not None and null.p >= 0.95]
         tied = [name for name in r.nulls if name not in beaten + ahead]
         control = f" It is better than the {' and the '.join(beaten)} (p ≤ 0.05)." if beaten else ""
-        control += f" The {' and the '.join(ahead)} does better." if ahead else ""
-        control += f" The {' and the '.join(tied)} does as well within the uncertainty." if tied else ""
+        do = lambda names: "do" if len(names) > 1 else "does"
+        control += f" The {' and the '.join(ahead)} {do(ahead)} better." if ahead else ""
+        control += f" The {' and the '.join(tied)} {do(tied)} as well within the uncertainty." if tied else ""
         lines.append(
             f"- **{r.verdict}**: {r.target}; measured {spell(r.value)}"
             + (f" [{spell(r.low)}, {spell(r.high)}]" if r.low is not None else "")
