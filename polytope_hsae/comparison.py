@@ -197,7 +197,7 @@ def compare(
     seeds: Sequence[int] = (),  # the seeds behind the rows
     smaller_is_better: bool = False,  # which way `p` looks where no target says it: leakage, absorption, loss
 ) -> Result:
-    "The paired difference of two models as a `Result`: interval, n, controls, effect size, verdict. Raises ValueError for unpaired shapes."
+    "The paired difference of two models as a `Result`: interval, n, controls, effect size, verdict. Raises ValueError for unpaired shapes or seeds."
     relative = target is not None and target.relative
     found = paired_difference(treated, control, rng, relative)
     if seeds and len(seeds) != found.n_rows:

@@ -295,12 +295,34 @@ class Logging(Section):
     keep_last_k: Count = 3  # checkpoints kept
     wandb: Literal["offline", "online"] | None = None  # also log to Weights & Biases, whose package must be installed
 
-# %% ../nbs/00_config.ipynb #c026
-def _impossible(c: "Config") -> list[str]:
-    "One sentence for each pair of keys that cannot work together."
+# %% ../nbs/00_config.ipynb #c025a
+def _impossible_plan(c: "Config") -> list[tuple[bool, str]]:
+    "What cannot work about the steps of the arms: whether it is so, and one sentence."
     steps = c.training.stage_A.steps + c.training.stage_B.steps
     again = [k for k in ("drop_freeze", "drop_causal_ortho") if getattr(c.ablate, k)]
     again += ["no_teacher_init"] if c.ablate.no_teacher_init and c.training.stage_B.decoder_lr_mult == 1 else []
+    return [
+        (
+            c.training.baseline.steps != steps,
+            f"training.baseline.steps is {c.training.baseline.steps} but stage_A and stage_B together take {steps} steps; give both arms the same number",
+        ),
+        (
+            max(c.training.baseline.shorter, default=0) >= steps,
+            f"training.baseline.shorter is {c.training.baseline.shorter} but the baseline takes {steps} steps; choose fewer",
+        ),
+        (
+            bool(c.training.tune.lr or c.training.tune.l1) and c.training.tune.steps > steps,
+            f"training.tune.steps is {c.training.tune.steps} but a whole run takes {steps} steps; a trial must not be longer",
+        ),
+        (
+            c.training.stage_A.steps == 0 and bool(again),
+            f"ablate.{'/'.join(again)} changes stage A but training.stage_A.steps is 0, so that the same arm would be trained again; switch it off or give stage A some steps",
+        ),
+    ]
+
+# %% ../nbs/00_config.ipynb #c026
+def _impossible(c: "Config") -> list[str]:
+    "One sentence for each pair of keys that cannot work together."
     checks = [
         (
             c.hsae.topk_parent > c.hsae.m_top,
@@ -322,22 +344,7 @@ def _impossible(c: "Config") -> list[str]:
             max(c.ablate.vary_topk_parent, default=0) > c.hsae.m_top,
             f"ablate.vary_topk_parent is {c.ablate.vary_topk_parent} but there are only hsae.m_top={c.hsae.m_top} parents; lower the values",
         ),
-        (
-            c.training.baseline.steps != steps,
-            f"training.baseline.steps is {c.training.baseline.steps} but stage_A and stage_B together take {steps} steps; give both arms the same number",
-        ),
-        (
-            max(c.training.baseline.shorter, default=0) >= steps,
-            f"training.baseline.shorter is {c.training.baseline.shorter} but the baseline takes {steps} steps; choose fewer",
-        ),
-        (
-            bool(c.training.tune.lr or c.training.tune.l1) and c.training.tune.steps > steps,
-            f"training.tune.steps is {c.training.tune.steps} but a whole run takes {steps} steps; a trial must not be longer",
-        ),
-        (
-            c.training.stage_A.steps == 0 and bool(again),
-            f"ablate.{'/'.join(again)} changes stage A but training.stage_A.steps is 0, so that the same arm would be trained again; switch it off or give stage A some steps",
-        ),
+        *_impossible_plan(c),
         (
             bool(c.ablate.flat) and not c.ablate.flat_match,
             f"ablate.flat is {c.ablate.flat} but ablate.flat_match is empty, so that none would be trained; name 'l0' or 'parameters'",

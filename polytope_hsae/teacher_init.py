@@ -275,8 +275,7 @@ def init_from_teacher(
     """
     counts_P = torch.bincount(teacher.parent_of_C, minlength=len(teacher.parents))
     _check_fit(sae, teacher, int(counts_P.max()))
-    how = init_jitter_deg, energy_threshold, generator, child_mode
-    start = teacher_directions(teacher, sae.subspace_dim, geometry, *how)
+    start = teacher_directions(teacher, sae.subspace_dim, geometry, init_jitter_deg, energy_threshold, generator, child_mode)
     start = Start(*(t.to(sae.dec_bias_D.device) for t in start))
     P = len(teacher.parents)
     if seed_parent_decoder:
