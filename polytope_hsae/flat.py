@@ -154,7 +154,7 @@ class FlatSAE(SAE):
             raise ValueError(f"activation is '{activation}', but must be one of {', '.join(Activation.__args__)}")
         self.k, self.activation, self.tied, self.k_aux, self.bandwidth = k, activation, tied, min(k_aux, n_latents), bandwidth
         self.dec_FD = nn.Parameter(unit_rows(torch.randn(n_latents, d, generator=generator)))
-        self.enc_FD = self.dec_FD if tied else nn.Parameter(self.dec_FD.detach().clone())
+        self.enc_FD = self.dec_FD if tied else nn.Parameter(self.dec_FD.detach() / (k**0.5 if "topk" in activation else 1))
         self.enc_bias_F = nn.Parameter(torch.zeros(n_latents))
         if activation == "jumprelu":
             self.log_threshold_F = nn.Parameter(torch.full((n_latents,), -2.3))
