@@ -13,11 +13,12 @@ from typing import Mapping, Sequence
 
 import numpy as np
 
-from .arms import Recipe, teacher_cosines
+from .arms import teacher_cosines
 from .comparison import Target, compare, interval, interval_result
 from .concept_metrics import permutation_null
 from .config import Config
 from .evaluation import Scores
+from .recipes import Recipe, controls
 from .results import Null, Result
 
 # %% ../nbs/11c_contest.ipynb #c006
@@ -154,8 +155,9 @@ def ablation_results(
     seeds: Sequence[int],
     rng: np.random.Generator,
 ) -> list[Result]:
-    "Each further arm against the arm its recipe names; their verdicts read as the teacher's would"
-    others = [a for a in scores if a not in ("baseline", "teacher") and arms[a].against in scores and arms[a].against != a]
-    found = [(a, r) for a in others for r in compare_arms(scores, cfg, seeds, rng, a, arms[a].against)]
+    "Each further arm against the arm its recipe names, beside the controls of that arm; their verdicts read as the teacher's would"
+    beside = {a: controls(arms, arms[a].against) for a in scores}
+    others = [a for a in scores if a not in ("baseline", "teacher", *beside[a])]
+    found = [(a, r) for a in others for r in compare_arms(scores, cfg, seeds, rng, a, arms[a].against, beside[a])]
     space = lambda arm: arms[arm].cfg.hsae.space
     return [r for a, r in found if r.name != "one_minus_ev.difference" or space(a) == space(arms[a].against)]
