@@ -171,10 +171,22 @@ def without_each_seed(
     target: Target,
     rng: np.random.Generator,
 ) -> list[Verdict]:  # one per seed left out
-    "The target's verdict on all seeds but one. Cost: one bootstrap per seed."
+    "The target's verdict on all seeds but one, three seeds or more; where a seed gives one number, with the spread of all seeds. Cost: one bootstrap per seed."
     but = lambda score, i: Ratio(*(np.delete(p, i, 0) for p in score)) if isinstance(score, Ratio) else np.delete(score, i, 0)
-    gaps = (paired_difference(but(treated, i), but(control, i), rng, target.relative) for i in range(len(_parts(treated)[0])))
-    return [target_verdict(gap, target) for gap in gaps]
+    whole = paired_difference(treated, control, rng, target.relative)
+    gaps = [paired_difference(but(treated, i), but(control, i), rng, target.relative) for i in range(whole.n_rows)]
+    if whole.n_columns == 1 and not isinstance(treated, Ratio):
+        gaps = [_as_wide(gap, whole, target.relative) for gap in gaps]
+    return [target_verdict(gap._replace(n_rows=whole.n_rows), target) for gap in gaps]
+
+
+def _as_wide(gap: Interval, whole: Interval, relative: bool) -> Interval:
+    "An interval on all seeds but one with the spread that all of them have"
+    n, same = whole.n_rows, lambda v: v
+    to, back = (np.log1p, np.expm1) if relative else (same, same)
+    half = (to(whole.high) - to(whole.low)) / 2 * math.sqrt(n / (n - 1))
+    centre = (to(gap.low) + to(gap.high)) / 2
+    return gap._replace(low=float(back(centre - half)), high=float(back(centre + half)))
 
 
 def _without_any(verdict: Verdict, others: Sequence[Verdict], seeds: Sequence[int]) -> tuple[Verdict, str]:
@@ -217,7 +229,7 @@ def compare(
         else "" if math.isfinite(found.low) else "no finite interval: a denominator may be zero"
     )
     judged = dict(target=target.text, verdict=target_verdict(found, target)) if target else {}
-    if target and not note and found.n_rows > MIN_SEEDS:
+    if target and not note:
         others = without_each_seed(treated, control, target, rng.spawn(1)[0])
         judged["verdict"], note = _without_any(judged["verdict"], others, seeds or range(found.n_rows))
     return interval_result(
