@@ -135,7 +135,9 @@ def ours(shape: Shape, lr: float, device: str, autograd: bool = False) -> System
     def step(x_BD: torch.Tensor) -> None:
         optimizer.zero_grad()
         out = plain_pass(sae, x_BD) if autograd else sae(x_BD)
-        loss_terms(sae, x_BD, out, weights._replace(auxk=0.0) if autograd else weights).total.backward()
+        loss = loss_terms(sae, x_BD, out, weights._replace(auxk=0.0) if autograd else weights).total
+        del out  # as our trainer does: scores of all latents are not needed for the gradients
+        loss.backward()
         sae.project_decoder_grads()
         torch.nn.utils.clip_grad_norm_(sae.parameters(), 1.0)
         optimizer.step()
@@ -204,8 +206,9 @@ def work(name: str, shape: Shape, data: Path, lr: float, device: str, half: bool
         import torch
 
         torch.set_num_threads(int(os.environ["OMP_NUM_THREADS"]))
+        torch.optim.Adam([torch.zeros(1, requires_grad=True)])  # what it imports is not the step's memory
     if name in OWN:
-        import polytope_hsae.steps  # noqa: F401  (its imports are not the step's memory)
+        import polytope_hsae.steps  # noqa: F401  (nor are these imports)
     build = OWN.get(name) or peers.load(name)
     on_gpu = in_torch and device == "cuda"
     peak = lambda: torch.cuda.max_memory_allocated() / 2**20 if on_gpu else peak_mib()

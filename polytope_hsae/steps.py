@@ -163,6 +163,7 @@ def _part(self: Trainee, x_BD: Tensor, share: float, weights: LossWeights, *seed
     out = self._pass(x_BD, *seed)
     losses = loss_terms(self.sae, x_BD, out, weights, self.arm.metric_DD)
     l0 = (out.codes.value_BK > 0).sum(1, dtype=torch.float32).mean()
+    del out  # the scores of all latents, the largest of it, are not needed for the gradients
     restore = remember_buffers(self.sae) if self.options.recompute else lambda: None
     (losses.total * share).backward()
     restore()
