@@ -4,7 +4,7 @@
 
 # %% auto #0
 __all__ = ['ExplainedVariance', 'CEScores', 'final_logits', 'CrossEntropyScore', 'FiringCounts', 'L0', 'DeadFraction',
-           'UsageEntropy', 'absorption', 'absorption_table', 'first_letters', 'sparse_probing', 'CoFiring',
+           'UsageEntropy', 'absorption', 'absorption_rates', 'first_letters', 'sparse_probing', 'CoFiring',
            'ConceptActivations', 'ConceptScores', 'MatchedAUC', 'concept_scores', 'hit_rate', 'leakage',
            'match_children', 'match_parents', 'purity', 'split_and_absorb']
 
@@ -216,7 +216,7 @@ class UsageEntropy(FiringCounts):
 # %% ../nbs/09_metrics.ipynb #c032
 _all_ = [
     "absorption",
-    "absorption_table",
+    "absorption_rates",
     "first_letters",
     "sparse_probing",
     "CoFiring",

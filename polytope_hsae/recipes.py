@@ -20,8 +20,7 @@ from .pipeline import Setup, make_teacher
 from .plans import Stage, TrainOptions
 from .store import ActivationStore
 from .teacher import Teacher
-from .teacher_init import (InputScale, init_from_teacher,
-                                        random_teacher, start_at_mean)
+from .teacher_init import InputScale, init_from_teacher, random_teacher, start_at_mean
 from .training import Arm
 
 # %% ../nbs/11ab_recipes.ipynb #c005a

@@ -200,6 +200,7 @@ def conclusion(
             f"- **{r.verdict}**: {r.target}; measured {spell(r.value)}"
             + (f" [{spell(r.low)}, {spell(r.high)}]" if r.low is not None else "")
             + f".{control.replace('_', ' ')}"
+            + (f" One seed decides: {r.note}." if "without seed" in r.note else "")
         )
     met = sum(r.verdict == "met" for r in judged)
     return f"{met} of {len(judged)} targets are met.\n\n" + "\n".join(lines)
