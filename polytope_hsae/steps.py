@@ -180,7 +180,6 @@ def _out_of_memory(e: Exception) -> bool:
 @patch
 def _backward(self: Trainee, x_BD: Tensor, weights: LossWeights, step: int) -> dict[str, float] | None:
     "Mean losses and L0 of a batch taken in `accum` parts, gradients accumulated; None when a part does not fit into memory."
-    restore = remember_buffers(self.sae)
     self.optimizer.zero_grad(set_to_none=True)
     try:
         parts = enumerate(x_BD.chunk(self.accum))
@@ -189,7 +188,7 @@ def _backward(self: Trainee, x_BD: Tensor, weights: LossWeights, step: int) -> d
     except (RuntimeError, MemoryError) as e:
         if not _out_of_memory(e):
             raise
-    restore()
+    self.restore()
     return None
 
 
@@ -198,6 +197,7 @@ def gradients(self: Trainee, x_BD: Tensor, step: int) -> str | None:
     "First half of a step. Returns what is wrong with it, or None. A batch that does not fit is split further and tried again."
     stage, _ = stage_at(self.arm.stages, step)
     self.sae.train()
+    self.restore, self.watched = remember_buffers(self.sae), (self.spikes.mean, self.spikes.n)
     self.sae.router_temp = between(self.options.router_temp, step, self.total)
     for p in self.sae.decoder_parameters():
         p.requires_grad_(not stage.freeze_decoder)
@@ -209,6 +209,13 @@ def gradients(self: Trainee, x_BD: Tensor, step: int) -> str | None:
     norm = torch.nn.utils.clip_grad_norm_(self.sae.parameters(), self.options.grad_clip)
     self.now, self.batch = {"stage": stage.name, **losses, "grad_norm": float(norm)}, len(x_BD)
     return self.spikes.check(self.now["recon"], self.now["grad_norm"])
+
+
+@patch
+def take_back(self: Trainee) -> None:
+    "Undo what a refused step did beside gradients: usage counts, running thresholds, the spike watch."
+    self.restore()
+    self.spikes.mean, self.spikes.n = self.watched
 
 # %% ../nbs/08e_steps.ipynb #c023
 @patch

@@ -23,6 +23,7 @@ from tqdm.auto import tqdm
 from .checkpoints import BatchSource, catch_sigterm, latest_checkpoint, rng_state, save_checkpoint, set_rng_state
 from .config import UserError
 from .flat import SAE
+from .kernels import keep_freed_memory
 from .losses import LossWeights
 from .metrics import ExplainedVariance
 from .plans import Stage, TrainOptions
@@ -182,6 +183,7 @@ def advance(self: Run) -> int:
     checked = self._each(lambda name: self.trainees[name].gradients(inputs[name], self.step))
     wrong = {name: why for name, why in checked.items() if why}
     if wrong:
+        self._each(lambda name: self.trainees[name].take_back())
         kept = self.save(position)
         bad = int((~torch.isfinite(batch_BD)).any(1).sum())
         cause = (
@@ -189,7 +191,8 @@ def advance(self: Run) -> int:
             if bad
             else "; ".join(f"'{n}': {why}" for n, why in wrong.items())
         )
-        cure = "recapture the activations" if bad else "lower training.lr or training.grad_clip"
+        narrow = any("memory" in why for why in wrong.values())
+        cure = "recapture the activations" if bad else "free memory" if narrow else "lower training.lr or training.grad_clip"
         raise UserError(
             f"training stopped before step {self.step + 1} because {cause}; the state is kept in {kept}: {cure}, then train again"
         )
@@ -299,6 +302,7 @@ def train(
     or whose error spikes. Cost: per step and SAE one forward and backward pass, AdamW, and M·s²·d for the frames.
     """
     arms = {name: m if isinstance(m, Arm) else Arm(m, stages, weights, scale) for name, m in models.items()}
+    keep_freed_memory()
     run = Run(arms, batches, out_dir, options, validate, trackers)
     run.begin(resume)
     with catch_sigterm() as asked, tqdm(unit=" act", unit_scale=True, desc="training", disable=not progress) as bar:
