@@ -300,6 +300,7 @@ def _impossible_plan(c: "Config") -> list[tuple[bool, str]]:
     "What cannot work about the steps of the arms: whether it is so, and one sentence."
     steps = c.training.stage_A.steps + c.training.stage_B.steps
     again = [k for k in ("drop_freeze", "drop_causal_ortho") if getattr(c.ablate, k)]
+    idle = c.ablate.drop_causal_ortho and c.training.stage_A.freeze_decoder and c.training.stage_A.steps > 0
     again += ["no_teacher_init"] if c.ablate.no_teacher_init and c.training.stage_B.decoder_lr_mult == 1 else []
     return [
         (
@@ -317,6 +318,10 @@ def _impossible_plan(c: "Config") -> list[tuple[bool, str]]:
         (
             c.training.stage_A.steps == 0 and bool(again),
             f"ablate.{'/'.join(again)} changes stage A but training.stage_A.steps is 0, so that the same arm would be trained again; switch it off or give stage A some steps",
+        ),
+        (
+            idle,
+            "ablate.drop_causal_ortho changes nothing while training.stage_A.freeze_decoder is true, because causal orthogonality moves decoder rows only; switch it off or let the decoder of stage A move",
         ),
     ]
 

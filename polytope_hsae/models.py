@@ -271,6 +271,7 @@ class FlatDictionary(SAE):
             self.enc_bias_F = nn.Parameter(torch.cat([sae.parent_bias_P, sae.child_bias_PL.flatten()]))
             self.dec_FD = nn.Parameter(sae.W_dec.clone())
             self.dec_bias_D.copy_(sae.dec_bias_D)
+        self.to(sae.parent_dec_PD)  # its device and precision
 
     def decoder_row_groups(self) -> dict[str, nn.Parameter]:
         return {"dec_FD": self.dec_FD}
@@ -316,7 +317,7 @@ def parents_only(self: HierarchicalSAE) -> FlatSAE:
             (flat.dec_bias_D, self.dec_bias_D),
         ):
             to.copy_(of)
-    return flat
+    return flat.to(self.parent_dec_PD)
 
 # %% ../nbs/07_models.ipynb #c034
 MODELS = {c.__name__: c for c in (FlatSAE, MatryoshkaSAE, HierarchicalSAE)}
