@@ -15,6 +15,7 @@ class System(NamedTuple):
     put: Callable[[np.ndarray], Any]  # activations to where and how the system wants them
     step: Callable[[Any], object]  # one training step on a batch
     reconstruct: Callable[[Any], Any] | None = None  # a batch after encoding and decoding
+    encode: Callable[[Any], Any] | None = None  # codes of a batch; ours only
 
 
 def load(name: str) -> Callable:

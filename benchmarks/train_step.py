@@ -1,6 +1,7 @@
 """How long one training step takes, ours and others', on the same activations of the embedded model.
 
     python benchmarks/train_step.py                 # every system at the shapes C1, C2-k1, C2-k8 and C3
+    python benchmarks/train_step.py --uncentred     # the same on contexts with their mean
     python benchmarks/train_step.py --quality 300   # instead: held-out error at C1 after so many steps of each flat system
     python benchmarks/train_step.py --growth        # instead: our step against batch, parents, k, S, n and d
     python benchmarks/train_step.py --profile       # instead: where our step's time goes
@@ -90,8 +91,8 @@ def captured() -> np.ndarray:
     return ActivationStore(folder).load(0, ["resid"])["resid"].float().numpy()[:rows]
 
 
-def activations(shape: Shape, store: Path | None) -> np.ndarray:
-    "Centred contexts in training scale, the last ones held out. Other widths see them through a random map, smaller stores repeat."
+def activations(shape: Shape, store: Path | None, centred: bool = True) -> np.ndarray:
+    "Contexts in training scale, minus their mean unless told otherwise, the last ones held out. Other widths see them through a random map, smaller stores repeat."
     if store:
         from polytope_hsae.store import ActivationStore
 
@@ -102,7 +103,7 @@ def activations(shape: Shape, store: Path | None) -> np.ndarray:
         x = x @ np.random.default_rng(0).standard_normal((x.shape[1], shape.width)).astype(np.float32)
     train, held_out = x[:-HELD_OUT], x[-HELD_OUT:]
     order = np.random.default_rng(0).permutation(len(train))
-    x = np.concatenate([train[order], held_out]) - train.mean(0)
+    x = np.concatenate([train[order], held_out]) - (train.mean(0) if centred else 0)
     return (x * (shape.width / np.square(x).sum(1).mean()) ** 0.5).astype(np.float32)
 
 
@@ -143,7 +144,7 @@ def ours(shape: Shape, lr: float, device: str, autograd: bool = False) -> System
         optimizer.step()
         sae.normalise_decoder()
 
-    return System(lambda x: torch.from_numpy(x).to(device), step, lambda x_BD: sae(x_BD).recon_BD)
+    return System(lambda x: torch.from_numpy(x).to(device), step, lambda x_BD: sae(x_BD).recon_BD, sae.encode)
 
 
 def plain_pass(sae, x_BD):
@@ -246,6 +247,7 @@ class Setting(NamedTuple):
     store: Path | None  # activations; those of the embedded model when None
     lr: float = 3e-4
     half: bool = False  # bf16 on a GPU
+    centred: bool = True  # contexts minus their mean
 
 
 def start(name: str, shape: Shape, data: Path, setting: Setting, device: str) -> subprocess.Popen:
@@ -268,7 +270,7 @@ def take_turns(shape: Shape, systems: list[str], setting: Setting) -> dict[str, 
     seen: dict[str, list] = {name: [] for name in systems}
     with tempfile.TemporaryDirectory() as folder:
         data, device = Path(folder) / "x.npy", "cuda" if has_gpu() else "cpu"
-        np.save(data, activations(shape, setting.store))
+        np.save(data, activations(shape, setting.store, setting.centred))
         workers = {name: start(name, shape, data, setting, device) for name in systems}
 
         def ask(name: str, line: str) -> Any:
@@ -313,18 +315,32 @@ def peers_python(environment: str) -> str:
 
 def compare(name: str, half: bool, setting: Setting) -> list[dict]:
     "All systems at one shape, as rows of a table, printed."
-    shape, label = SHAPES[name], name + "-bf16" * half
+    shape, label = SHAPES[name], name + "-uncentred" * (not setting.centred) + "-bf16" * half
     systems = ["ours", *["autograd"] * (name in FLAT), "floor", *(peer for peer, (_, shapes) in PEERS.items() if name in shapes)]
     seen = take_turns(shape, systems, setting._replace(half=half))
-    print(f"\n{label}: {shape}\n\n| system | ms/step | ÷ ours | CPU ms | ÷ ours | peak MiB |\n|---|---|---|---|---|---|")
+    used = parents_used(shape, setting)
+    print(
+        f"\n{label}: {shape}, {used} in use\n\n| system | ms/step | ÷ ours | CPU ms | ÷ ours | peak MiB |\n|---|---|---|---|---|---|"
+    )
     rows = []
     for system, cost in seen.items():
         ratio, cpu_ratio = cost.ms / seen["ours"].ms, cost.cpu_ms / seen["ours"].cpu_ms
         print(
             f"| {system} | {cost.ms:.0f} | {ratio:.2f} | {cost.cpu_ms:.0f} | {cpu_ratio:.2f} | {cost.peak_mib:.0f} |", flush=True
         )
-        rows.append({"shape": label, "system": system, "ratio": ratio, "cpu_ratio": cpu_ratio} | cost._asdict())
+        rows.append({"shape": label, "system": system, "ratio": ratio, "cpu_ratio": cpu_ratio, "used": used} | cost._asdict())
     return rows
+
+
+def parents_used(shape: Shape, setting: Setting) -> int:
+    "How many parents, or latents of a flat model, the first batch uses when training starts: the more even the routing, the more work."
+    import torch
+
+    system = ours(shape, setting.lr, "cpu")
+    x_BD = system.put(activations(shape, setting.store, setting.centred)[: shape.batch])
+    with torch.no_grad():
+        index_BK = system.encode(x_BD).index_BK[:, : shape.k]
+    return len(index_BK.unique())
 
 
 def quality(setting: Setting) -> list[dict]:
@@ -415,6 +431,9 @@ def main() -> None:
     parser.add_argument("--shapes", nargs="+", choices=list(SHAPES), default=list(SHAPES))
     parser.add_argument("--rounds", type=int, default=7, help="timed steps per system")
     parser.add_argument("--threads", type=int, default=2)
+    parser.add_argument(
+        "--uncentred", action="store_true", help="contexts with their mean, which sends most of them to few parents"
+    )
     parser.add_argument("--store", type=Path, help="activation store to take the contexts from instead")
     what = parser.add_mutually_exclusive_group()
     what.add_argument("--quality", type=int, metavar="STEPS", help="held-out error of the flat systems after so many steps")
@@ -426,11 +445,12 @@ def main() -> None:
     if args.worker:
         job = json.loads(args.worker)
         return work(**job | {"shape": Shape(*job["shape"])})
-    setting = Setting(args.rounds, args.threads, args.store)
+    rounds = args.quality - 2 if args.quality else args.rounds
+    setting = Setting(rounds, args.threads, args.store, centred=not args.uncentred)
     where, rows = machine(setting), []
     print(where)
     if args.quality:
-        kind, rows = "quality", quality(setting._replace(rounds=args.quality - 2))
+        kind, rows = "quality", quality(setting)
     elif args.growth:
         kind, rows = "growth", growth(setting)
     elif args.profile:
