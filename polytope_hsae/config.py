@@ -261,7 +261,7 @@ class Eval(Section):
 
     metrics: list[Metric] = ["1-EV", "1-CE", "purity", "leakage", "steering_leakage"]  # reported metrics
     seeds: Count = 5  # training seeds per arm, counted up from run.seed
-    n_bootstrap: Count = 1_000  # bootstrap draws per interval
+    n_bootstrap: Count = 1_000  # bootstrap draws per interval of phase 1
     steering_magnitudes: list[Positive] = [0.5, 1.0, 2.0]  # α, in units of the concept vector's own length
     layers: list[Literal["last"]] = ["last"]  # layers that are steered
     validation: Validation = Validation()
