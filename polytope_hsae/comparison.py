@@ -182,9 +182,8 @@ def without_each_seed(
 
 def _as_wide(gap: Interval, whole: Interval, relative: bool) -> Interval:
     "An interval on all seeds but one with the spread that all of them have"
-    n, same = whole.n_rows, lambda v: v
-    to, back = (np.log1p, np.expm1) if relative else (same, same)
-    half = (to(whole.high) - to(whole.low)) / 2 * math.sqrt(n / (n - 1))
+    to, back = (np.log1p, np.expm1) if relative else (np.positive, np.positive)
+    half = (to(whole.high) - to(whole.low)) / 2 * math.sqrt(whole.n_rows / (whole.n_rows - 1))
     centre = (to(gap.low) + to(gap.high)) / 2
     return gap._replace(low=float(back(centre - half)), high=float(back(centre + half)))
 
