@@ -110,6 +110,9 @@ def activations(shape: Shape, store: Path | None, centred: bool = True) -> np.nd
 # ---------------------------------------------------------------- our systems
 
 
+FOR_GOOD = contextlib.ExitStack()  # what lasts as long as the process
+
+
 def ours(shape: Shape, lr: float, device: str, autograd: bool = False) -> System:
     "Our step; with `autograd`, the same flat model and loss with nothing written by hand."
     import torch
@@ -121,7 +124,7 @@ def ours(shape: Shape, lr: float, device: str, autograd: bool = False) -> System
 
     generator, flat = torch.Generator().manual_seed(0), not shape.dim
     if not autograd:
-        keep_freed_memory()
+        FOR_GOOD.enter_context(keep_freed_memory())  # as our trainer does
     parents = (shape.width, shape.latents, shape.k)
     sae = (
         FlatSAE(*parents, generator=generator)

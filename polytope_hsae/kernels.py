@@ -11,6 +11,8 @@ __all__ = ['ComputePath', 'k_largest', 'Pattern', 'rows_to_contexts', 'contexts_
 import ctypes
 import sys
 import warnings
+from collections.abc import Iterator
+from contextlib import contextmanager
 from functools import cached_property, wraps
 from typing import Callable, Literal
 
@@ -397,10 +399,17 @@ def _project_up(pattern: Pattern, v_BKS: Tensor, up_PSD: Tensor, path: ComputePa
     return sparse_decode(pattern.widen(S), v_BKS.flatten(1), up_PSD.flatten(0, 1))
 
 # %% ../nbs/07a_kernels.ipynb #c025
-def keep_freed_memory() -> bool:  # whether the C library took the request
-    "Let glibc serve large tensors from memory this process has freed, instead of from fresh pages; elsewhere, do nothing."
-    if sys.platform != "linux" or not hasattr(ctypes.CDLL(None), "mallopt"):
-        return False
-    M_TRIM_THRESHOLD, M_MMAP_MAX = -1, -4  # malloc.h
-    libc = ctypes.CDLL(None)
-    return bool(libc.mallopt(M_MMAP_MAX, 0) and libc.mallopt(M_TRIM_THRESHOLD, 2**31 - 1))
+@contextmanager
+def keep_freed_memory() -> Iterator[bool]:  # whether the C library took the request
+    "Inside, glibc serves large tensors from memory this process has freed, instead of from fresh pages; elsewhere, nothing changes."
+    M_TRIM_THRESHOLD, M_MMAP_THRESHOLD, M_MMAP_MAX = -1, -3, -4  # malloc.h
+    libc = ctypes.CDLL(None) if sys.platform == "linux" else None
+    if not hasattr(libc, "mallopt"):
+        yield False
+        return
+    try:
+        yield bool(libc.mallopt(M_MMAP_MAX, 0) and libc.mallopt(M_TRIM_THRESHOLD, 2**31 - 1))
+    finally:  # the values that glibc works up to by itself when it is left alone
+        for parameter, value in ((M_MMAP_MAX, 2**16), (M_MMAP_THRESHOLD, 2**25), (M_TRIM_THRESHOLD, 2**26)):
+            libc.mallopt(parameter, value)
+        libc.malloc_trim(0)

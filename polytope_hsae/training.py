@@ -302,10 +302,10 @@ def train(
     or whose error spikes. Cost: per step and SAE one forward and backward pass, AdamW, and M·s²·d for the frames.
     """
     arms = {name: m if isinstance(m, Arm) else Arm(m, stages, weights, scale) for name, m in models.items()}
-    keep_freed_memory()  # a step wants what the last one gave back
     run = Run(arms, batches, out_dir, options, validate, trackers)
     run.begin(resume)
-    with catch_sigterm() as asked, tqdm(unit=" act", unit_scale=True, desc="training", disable=not progress) as bar:
+    bar = tqdm(unit=" act", unit_scale=True, desc="training", disable=not progress)
+    with catch_sigterm() as asked, keep_freed_memory(), bar:
         try:
             while run.step < run.total and not run.exhausted:
                 run.show(bar, run.advance())
