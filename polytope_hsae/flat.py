@@ -153,8 +153,9 @@ class FlatSAE(SAE):
         if activation not in Activation.__args__:
             raise ValueError(f"activation is '{activation}', but must be one of {', '.join(Activation.__args__)}")
         self.k, self.activation, self.tied, self.k_aux, self.bandwidth = k, activation, tied, min(k_aux, n_latents), bandwidth
+        self.keeps_k = activation in ("topk", "batchtopk")  # the other rules keep an unknown number
         self.dec_FD = nn.Parameter(unit_rows(torch.randn(n_latents, d, generator=generator)))
-        self.enc_FD = self.dec_FD if tied else nn.Parameter(self.dec_FD.detach() / (k**0.5 if "topk" in activation else 1))
+        self.enc_FD = self.dec_FD if tied else nn.Parameter(self.dec_FD.detach() / (k**0.5 if self.keeps_k else 1))
         self.enc_bias_F = nn.Parameter(torch.zeros(n_latents))
         if activation == "jumprelu":
             self.log_threshold_F = nn.Parameter(torch.full((n_latents,), -2.3))
@@ -231,7 +232,7 @@ def _pass_dense(self: FlatSAE, x_BD: Tensor) -> tuple[SparseCodes, Tensor | None
 @patch
 def _pass(self: FlatSAE, x_BD: Tensor) -> tuple[SparseCodes, Tensor | None]:
     "Codes, and what the auxiliary losses need: every latent's score without gradient, or the steps taken (jumprelu)."
-    if self.activation in ("relu", "jumprelu"):
+    if not self.keeps_k:
         return self._pass_dense(x_BD)
     x_BD = x_BD - self.dec_bias_D.detach()
     with torch.no_grad():
@@ -260,7 +261,7 @@ def forward(self: FlatSAE, x_BD: Tensor) -> SAEOutput:
 def aux_recon(self: FlatSAE, x_BD: Tensor, out: SAEOutput) -> Tensor | None:
     "What the `k_aux` strongest dead latents make of the input, without bias; None while all are alive, or without a k (Gao et al. 2024, A.2)."
     dead_F = self.dead_F()
-    if self.activation in ("relu", "jumprelu") or not bool(dead_F.any()):
+    if not self.keeps_k or not bool(dead_F.any()):
         return None
     score_BK, index_BK = out.hidden.masked_fill(~dead_F, 0).topk(self.k_aux, dim=1, sorted=False)
     pattern = Pattern(index_BK, self.n_latents)
