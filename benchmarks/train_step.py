@@ -4,7 +4,7 @@
     python benchmarks/train_step.py --uncentred     # the same on contexts with their mean
     python benchmarks/train_step.py --quality 300   # instead: held-out error at C1 after so many steps of each flat system
     python benchmarks/train_step.py --growth        # instead: our step against batch, parents, k, S, n and d
-    python benchmarks/train_step.py --profile       # instead: where our step's time goes
+    python benchmarks/train_step.py --profile       # instead: where our step's time goes, and where it would go in plain PyTorch
 
 A step is forward, all losses, backward, gradient projection, clipping, Adam and normalisation, fed from memory. The other libraries live
 in environments of their own, built on first use. Every system is one live process; they take turns step by step, so that a busy
@@ -114,13 +114,13 @@ FOR_GOOD = contextlib.ExitStack()  # what lasts as long as the process
 
 
 def ours(shape: Shape, lr: float, device: str, autograd: bool = False) -> System:
-    "Our step; with `autograd`, the same flat model and loss with nothing written by hand."
+    "Our step; with `autograd`, the same model and losses with nothing written by hand."
     import torch
 
     from polytope_hsae.kernels import keep_freed_memory
     from polytope_hsae.losses import LossWeights, loss_terms
     from polytope_hsae.models import FlatSAE, HierarchicalSAE
-    from polytope_hsae.steps import make_optimizer
+    from polytope_hsae.steps import clip_in_step, make_optimizer
 
     generator, flat = torch.Generator().manual_seed(0), not shape.dim
     if not autograd:
@@ -138,12 +138,16 @@ def ours(shape: Shape, lr: float, device: str, autograd: bool = False) -> System
 
     def step(x_BD: torch.Tensor) -> None:
         optimizer.zero_grad()
-        out = plain_pass(sae, x_BD) if autograd else sae(x_BD)
-        loss = loss_terms(sae, x_BD, out, weights._replace(auxk=0.0) if autograd else weights).total
-        del out  # as our trainer does: scores of all latents are not needed for the gradients
+        if autograd:
+            loss = loss_terms(sae, x_BD, plain_pass(sae, x_BD), weights._replace(auxk=0.0, biorth=0.0)).total
+            loss = loss + weights.biorth * plain_biorthogonality(sae)
+        else:
+            out = sae(x_BD)
+            loss = loss_terms(sae, x_BD, out, weights).total
+            del out  # as our trainer does: scores of all latents are not needed for the gradients
         loss.backward()
         sae.project_decoder_grads()
-        torch.nn.utils.clip_grad_norm_(sae.parameters(), 1.0)
+        clip_in_step(optimizer, 1.0)
         optimizer.step()
         sae.normalise_decoder()
 
@@ -151,14 +155,36 @@ def ours(shape: Shape, lr: float, device: str, autograd: bool = False) -> System
 
 
 def plain_pass(sae, x_BD):
-    "The forward pass of a flat model in the plainest PyTorch."
+    "The forward pass in the plainest PyTorch: every context gathers the rows and projections of its latents."
     import torch
 
     from polytope_hsae.flat import SAEOutput, SparseCodes
+    from polytope_hsae.models import FlatSAE
 
-    value_BK, index_BK = ((x_BD - sae.dec_bias_D) @ sae.enc_FD.T + sae.enc_bias_F).relu().topk(sae.k, dim=1)
-    recon_BD = torch.einsum("bk,bkd->bd", value_BK, sae.dec_FD[index_BK]) + sae.dec_bias_D
-    return SAEOutput(recon_BD, SparseCodes(index_BK, value_BK))
+    x_BD = x_BD - sae.dec_bias_D
+    if isinstance(sae, FlatSAE):
+        value_BK, index_BK = (x_BD @ sae.enc_FD.T + sae.enc_bias_F).relu().topk(sae.k, dim=1)
+        recon_BD = torch.einsum("bk,bkd->bd", value_BK, sae.dec_FD[index_BK]) + sae.dec_bias_D
+        return SAEOutput(recon_BD, SparseCodes(index_BK, value_BK))
+    z_BK, i_BK = (x_BD @ sae.parent_enc_PD.T + sae.parent_bias_P).relu().topk(sae.topk_parent, dim=1)
+    inside_BKS = torch.einsum("bd,bksd->bks", x_BD, sae.down_PSD[i_BK])
+    pre_BKL = torch.einsum("bks,bkls->bkl", inside_BKS, sae.child_enc_PLS[i_BK]) + sae.child_bias_PL[i_BK]
+    c_BK, child_BK = pre_BKL.max(2)
+    c_BK = c_BK.relu() * (z_BK > 0)
+    top_BD = torch.einsum("bk,bkd->bd", z_BK, sae.parent_dec_PD[i_BK]) + sae.dec_bias_D
+    low_BKS = c_BK[..., None] * sae.child_dec_PLS[i_BK, child_BK]
+    recon_BD = top_BD + torch.einsum("bks,bksd->bd", low_BKS, sae.up_PSD[i_BK])
+    index_BK = torch.cat([i_BK, sae.m_top + i_BK * sae.m_low + child_BK], 1)
+    return SAEOutput(recon_BD, SparseCodes(index_BK, torch.cat([z_BK, c_BK], 1)), recon_top_BD=top_BD)
+
+
+def plain_biorthogonality(sae):
+    "The bi-orthogonality term from the products of all pairs; 0 for a flat model, which has no weight for it."
+    if not hasattr(sae, "m_top"):
+        return 0.0
+    beside = lambda E, D: (E @ D.mT).square().sum() - (E * D).sum(-1).square().sum()
+    children = beside(sae.child_enc_PLS, sae.child_dec_PLS) / (sae.m_top * sae.m_low)
+    return beside(sae.parent_enc_PD, sae.parent_dec_PD) / sae.m_top + children
 
 
 def floor(shape: Shape, lr: float, device: str) -> System:
@@ -289,6 +315,8 @@ def take_turns(shape: Shape, systems: list[str], setting: Setting) -> dict[str, 
         for _ in range(setting.rounds + 2):
             for name in workers:
                 seen[name].append(ask(name, "step"))
+                if name.startswith(("jax", "autograd")):
+                    time.sleep(0.5)  # both give back gigabytes after a step, which would slow the next system's
         errors = {name: ask(name, "error") for name in workers}
         for worker in workers.values():
             worker.stdin.close()
@@ -319,7 +347,7 @@ def peers_python(environment: str) -> str:
 def compare(name: str, half: bool, setting: Setting) -> list[dict]:
     "All systems at one shape, as rows of a table, printed."
     shape, label = SHAPES[name], name + "-uncentred" * (not setting.centred) + "-bf16" * half
-    systems = ["ours", *["autograd"] * (name in FLAT), "floor", *(peer for peer, (_, shapes) in PEERS.items() if name in shapes)]
+    systems = ["ours", "autograd", "floor", *(peer for peer, (_, shapes) in PEERS.items() if name in shapes)]
     seen = take_turns(shape, systems, setting._replace(half=half))
     used = parents_used(shape, setting)
     print(
@@ -381,27 +409,29 @@ def growth(setting: Setting) -> list[dict]:
 
 
 def profile(setting: Setting) -> list[dict]:
-    "Operations of our step by the time they take themselves, at every shape, in this process."
+    "Operations of our step by the time they take themselves, at every shape, in plain PyTorch and as it is, in this process."
     import torch
     from torch.profiler import ProfilerActivity
     from torch.profiler import profile as recording
 
     torch.set_num_threads(setting.threads)
     gpu, rows = has_gpu(), []
-    for name, shape in SHAPES.items():
-        system = ours(shape, setting.lr, "cuda" if gpu else "cpu")
-        x_BD = system.put(activations(shape, setting.store)[: shape.batch])
+    for name, system in ((name, system) for system in ("autograd", "ours") for name in SHAPES):
+        shape = SHAPES[name]
+        built = OWN[system](shape, setting.lr, "cuda" if gpu else "cpu")
+        x_BD = built.put(activations(shape, setting.store)[: shape.batch])
         for _ in range(3):
-            system.step(x_BD)
+            built.step(x_BD)
         with recording(activities=[ProfilerActivity.CUDA if gpu else ProfilerActivity.CPU]) as record:
             for _ in range(setting.rounds):
-                system.step(x_BD)
+                built.step(x_BD)
         own = lambda e: (e.self_device_time_total if gpu else e.self_cpu_time_total) / 1000 / setting.rounds
         top = sorted(record.key_averages(), key=own, reverse=True)[:12]
-        print(f"\n{name}\n\n| operation | ms/step | calls |\n|---|---|---|")
+        print(f"\n{name}, {system}\n\n| operation | ms/step | calls |\n|---|---|---|")
         for e in top:
             print(f"| {e.key} | {own(e):.1f} | {e.count // setting.rounds} |")
-            rows.append({"shape": name, "operation": e.key, "ms": own(e), "calls": e.count // setting.rounds})
+            seen = {"operation": e.key, "ms": own(e), "calls": e.count // setting.rounds}
+            rows.append({"shape": name, "system": system} | seen)
     return rows
 
 

@@ -9,6 +9,7 @@ __all__ = ['LossWeights', 'Losses', 'cross_energy', 'biorthogonality', 'causal_o
 from typing import NamedTuple
 
 import torch
+import torch.nn.functional as F
 from torch import Tensor
 
 from .flat import SAE, SAEOutput
@@ -107,23 +108,19 @@ def loss_terms(
     metric_DD: Tensor | None = None,  # causal metric for `causal_ortho` of a model in Euclidean space
 ) -> Losses:
     "Every term with a weight above 0, and their sum. Cost: B·D per reconstruction beside the terms' own."
-    per_dim = 1 / x_BD.numel()
     zero = x_BD.new_zeros(())
-    error_BD = x_BD - out.recon_BD
     coarse = out.nested or ((out.recon_top_BD,) if out.recon_top_BD is not None else ())
-    top = sum((x_BD - r).square().sum() for r in coarse) * per_dim / len(coarse) if coarse and weights.top_level_beta else zero
+    top = sum(F.mse_loss(r, x_BD) for r in coarse) / len(coarse) if coarse and weights.top_level_beta else zero
     child_BK = sae.parent_of_latent[out.codes.index_BK] >= 0
     l1 = lambda weight, kept_BK: (out.codes.value_BK * kept_BK).sum() / len(x_BD) / sae.d**0.5 if weight else zero
     causal = causal_orthogonality(sae, metric_DD) if weights.causal_ortho and isinstance(sae, HierarchicalSAE) else zero
-    aux_BD = sae.aux_recon(x_BD, out) if weights.auxk else None
-    auxk = (
-        zero
-        if aux_BD is None
-        else (error_BD.detach() - aux_BD).square().sum() / error_BD.detach().square().sum().clamp_min(1e-12)
-    )
+    auxk, aux_BD = zero, sae.aux_recon(x_BD, out) if weights.auxk else None
+    if aux_BD is not None:
+        error_BD = (x_BD - out.recon_BD).detach()
+        auxk = F.mse_loss(aux_BD, error_BD) / error_BD.square().mean().clamp_min(1e-12)
     l0 = out.hidden.sum() / len(x_BD) if weights.l0 and getattr(sae, "activation", "") == "jumprelu" else zero
     terms = (
-        error_BD.square().sum() * per_dim,
+        F.mse_loss(out.recon_BD, x_BD),
         top,
         l1(weights.l1_parent, ~child_BK),
         l1(weights.l1_child, child_BK),

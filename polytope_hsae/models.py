@@ -37,7 +37,7 @@ def restore_frames(
     max_iterations: int = 20,  # far more than any step that has not diverged needs
 ) -> None:
     "Newton–Schulz iterations towards each polar factor (Björck and Bowie 1971). Cost: 2·P·S²·D each, usually one."
-    pieces = up_PSD.split(max(1, 2**19 // up_PSD[0].numel()))  # small enough for a cache
+    pieces = up_PSD.split(max(1, 2**22 // up_PSD[0].numel()))  # few enough calls, little memory beside
     for _ in range(max_iterations):
         worst = []
         for piece_QSD in pieces:
