@@ -27,6 +27,7 @@ def load(name: str) -> Callable:
 
         return jax_published if name == "jax-published" else jax_minimal
     if name == "dictionary-learning":
+        import dictionary_learning.trainers.batch_top_k  # noqa: F401
         import dictionary_learning.trainers.top_k  # noqa: F401
 
         return dictionary_learning_topk
@@ -40,13 +41,14 @@ def load(name: str) -> Callable:
 
 
 def sae_lens_topk(shape, lr: float, device: str, sparse: bool) -> System:
-    "SAELens' TopK, by default or with sparse activations (which need its rescaling off on a CPU)."
+    "SAELens' TopK or BatchTopK, by default or with sparse activations (which need its rescaling off on a CPU)."
+    import sae_lens
     import torch
     from sae_lens.saes.sae import TrainStepInput
-    from sae_lens.saes.topk_sae import TopKTrainingSAE, TopKTrainingSAEConfig
 
-    sae = TopKTrainingSAE(
-        TopKTrainingSAEConfig(
+    rule = "BatchTopK" if shape.rule == "batchtopk" else "TopK"
+    sae = getattr(sae_lens, f"{rule}TrainingSAE")(
+        getattr(sae_lens, f"{rule}TrainingSAEConfig")(
             d_in=shape.width,
             d_sae=shape.latents,
             k=shape.k,
@@ -68,13 +70,17 @@ def sae_lens_topk(shape, lr: float, device: str, sparse: bool) -> System:
 
 
 def dictionary_learning_topk(shape, lr: float, device: str) -> System:
-    "dictionary_learning's TopK trainer, without its thousand steps of warm-up."
+    "dictionary_learning's TopK or BatchTopK trainer, without its thousand steps of warm-up."
     import torch
+    from dictionary_learning.trainers.batch_top_k import BatchTopKTrainer
     from dictionary_learning.trainers.top_k import TopKTrainer
 
+    batch = shape.rule == "batchtopk"
     given = dict(activation_dim=shape.width, dict_size=shape.latents, k=shape.k, lr=lr, device=device)
-    trainer, step = TopKTrainer(steps=10_000, warmup_steps=0, layer=0, lm_name="none", **given), iter(range(1, 10_000))
-    return System(lambda x: torch.from_numpy(x).to(device), lambda x_BD: trainer.update(next(step), x_BD), trainer.ae)
+    trainer = (BatchTopKTrainer if batch else TopKTrainer)(steps=10_000, warmup_steps=0, layer=0, lm_name="none", **given)
+    ae, step = trainer.ae, iter(range(1, 10_000))
+    reconstruct = (lambda x_BD: ae.decode(ae.encode(x_BD, use_threshold=False))) if batch else ae
+    return System(lambda x: torch.from_numpy(x).to(device), lambda x_BD: trainer.update(next(step), x_BD), reconstruct)
 
 
 def sparsify_topk(shape, lr: float, device: str) -> System:

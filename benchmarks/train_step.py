@@ -1,6 +1,6 @@
 """How long one training step takes, ours and others', on the same activations of the embedded model.
 
-    python benchmarks/train_step.py                 # every system at the shapes C1, C2-k1, C2-k8 and C3
+    python benchmarks/train_step.py                 # every system at the shapes C1, C1-batch, C2-k1, C2-k8 and C3
     python benchmarks/train_step.py --uncentred     # the same on contexts with their mean
     python benchmarks/train_step.py --quality 300   # instead: held-out error at C1 after so many steps of each flat system
     python benchmarks/train_step.py --growth        # instead: our step against batch, parents, k, S, n and d
@@ -47,14 +47,23 @@ class Shape(NamedTuple):
     children: int = 0  # n, children per parent
     batch: int = BATCH
     width: int = WIDTH
+    rule: str = "topk"  # by which a flat model keeps latents
 
 
-SHAPES = {"C1": Shape(4096, 32), "C2-k1": Shape(256, 1, 64, 32), "C2-k8": Shape(256, 8, 64, 32), "C3": Shape(4096, 32, 4, 16)}
+SHAPES = {
+    "C1": Shape(4096, 32),
+    "C1-batch": Shape(4096, 32, rule="batchtopk"),
+    "C2-k1": Shape(256, 1, 64, 32),
+    "C2-k8": Shape(256, 8, 64, 32),
+    "C3": Shape(4096, 32, 4, 16),
+}
 FLAT, DEEP = ["C1"], ["C2-k1", "C2-k8", "C3"]
+BATCH_RULE = ["C1-batch"]
+PLAIN = FLAT + DEEP  # shapes that are also written in plain PyTorch
 PEERS = {  # system: its environment and the shapes it can train
-    "sae-lens": ("torch", FLAT),
+    "sae-lens": ("torch", FLAT + BATCH_RULE),
     "sae-lens-sparse": ("torch", FLAT),
-    "dictionary-learning": ("torch", FLAT),
+    "dictionary-learning": ("torch", FLAT + BATCH_RULE),
     "sparsify": ("torch", FLAT),
     "jax": ("jax", DEEP),
     "jax-published": ("jax", DEEP),
@@ -127,7 +136,7 @@ def ours(shape: Shape, lr: float, device: str, autograd: bool = False) -> System
         FOR_GOOD.enter_context(keep_freed_memory())  # as our trainer does
     parents = (shape.width, shape.latents, shape.k)
     sae = (
-        FlatSAE(*parents, generator=generator)
+        FlatSAE(*parents, activation=shape.rule, generator=generator)
         if flat
         else HierarchicalSAE(*parents, shape.dim, shape.children, generator=generator)
     ).to(device)
@@ -347,7 +356,7 @@ def peers_python(environment: str) -> str:
 def compare(name: str, half: bool, setting: Setting) -> list[dict]:
     "All systems at one shape, as rows of a table, printed."
     shape, label = SHAPES[name], name + "-uncentred" * (not setting.centred) + "-bf16" * half
-    systems = ["ours", "autograd", "floor", *(peer for peer, (_, shapes) in PEERS.items() if name in shapes)]
+    systems = ["ours", *["autograd"] * (name in PLAIN), "floor", *(peer for peer, (_, shapes) in PEERS.items() if name in shapes)]
     seen = take_turns(shape, systems, setting._replace(half=half))
     used = parents_used(shape, setting)
     print(
@@ -370,8 +379,9 @@ def parents_used(shape: Shape, setting: Setting) -> int:
     system = ours(shape, setting.lr, "cpu")
     x_BD = system.put(activations(shape, setting.store, setting.centred)[: shape.batch])
     with torch.no_grad():
-        index_BK = system.encode(x_BD).index_BK[:, : shape.k]
-    return len(index_BK.unique())
+        codes = system.encode(x_BD)
+    used_N = codes.index_BK[codes.value_BK > 0]
+    return len(used_N[used_N < shape.latents].unique())
 
 
 def quality(setting: Setting) -> list[dict]:
@@ -416,7 +426,7 @@ def profile(setting: Setting) -> list[dict]:
 
     torch.set_num_threads(setting.threads)
     gpu, rows = has_gpu(), []
-    for name, system in ((name, system) for system in ("autograd", "ours") for name in SHAPES):
+    for name, system in ((name, system) for system in ("autograd", "ours") for name in PLAIN):
         shape = SHAPES[name]
         built = OWN[system](shape, setting.lr, "cuda" if gpu else "cpu")
         x_BD = built.put(activations(shape, setting.store)[: shape.batch])

@@ -13,7 +13,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
-from .kernels import Pattern, dots_at
+from .kernels import Pattern, dots_at, smallest_of_largest
 from .models import MODELS, FlatDictionary, FlatSAE, Hidden, HierarchicalSAE
 
 # %% ../nbs/07e_budgets.ipynb #c006
@@ -72,7 +72,7 @@ def _limit(self: BudgetedHSAE, score: Tensor, budget: float, running: Tensor) ->
     if not self.training and running >= 0:
         return running
     n_kept = min(max(round(budget), 1), score.numel())
-    smallest = score.flatten().topk(n_kept).values[-1].clamp_min(0)
+    smallest = smallest_of_largest(score, n_kept).clamp_min(0)
     if self.training:
         running.copy_(smallest if running < 0 else 0.9 * running + 0.1 * smallest)
     return smallest

@@ -6,6 +6,7 @@
 __all__ = ['Activation', 'SparseCodes', 'SAEOutput', 'SAE', 'unit_rows', 'remove_parallel', 'FlatSAE', 'MatryoshkaSAE']
 
 # %% ../nbs/07c_flat.ipynb #c003
+from itertools import accumulate, pairwise
 from typing import Any, Literal, NamedTuple
 
 import torch
@@ -13,7 +14,7 @@ import torch.nn.functional as F
 from fastcore.basics import patch
 from torch import Tensor, nn
 
-from .kernels import Pattern, dots_at, k_largest, sparse_decode
+from .kernels import Pattern, dots_at, k_largest, smallest_of_largest, sparse_decode
 
 # %% ../nbs/07c_flat.ipynb #c006
 class SparseCodes(NamedTuple):
@@ -191,70 +192,79 @@ def _limit(self: FlatSAE, pre_BF: Tensor) -> Tensor:
     "What a score must exceed under BatchTopK; a running mean stands in for the batch in evaluation."
     if not self.training and self.threshold >= 0:
         return self.threshold
-    smallest = pre_BF.flatten().topk(self.k * len(pre_BF)).values[-1].clamp_min(0)
+    smallest = smallest_of_largest(pre_BF, self.k * len(pre_BF)).clamp_min(0)
     if self.training:
         # ten batches of memory: a longer one lags behind a model that is still learning, and L0 in evaluation with it
         self.threshold.copy_(smallest if self.threshold < 0 else 0.9 * self.threshold + 0.1 * smallest)
     return smallest
 
 
+def _padded(keep_BF: Tensor) -> tuple[Tensor, Tensor]:
+    "Latents to keep per context, padded to the longest, and which of the entries count. Cost: B·F."
+    count_B1 = keep_BF.sum(1, keepdim=True)
+    kept_BK = torch.arange(max(int(count_B1.max()), 1), device=keep_BF.device) < count_B1
+    index_BK = torch.zeros_like(kept_BK, dtype=torch.long)
+    index_BK[kept_BK] = keep_BF.nonzero()[:, 1]  # both go through the contexts in order
+    return index_BK, kept_BK
+
+
 @patch
-def _select(self: FlatSAE, pre_BF: Tensor) -> tuple[Tensor, Tensor]:
-    "Indices and scores of the latents kept, each B×K."
+def _select(self: FlatSAE, pre_BF: Tensor) -> tuple[Pattern, Tensor]:
+    "The latents kept and their scores, B×K."
     if self.activation == "topk":
         score_BK, index_BK = k_largest(pre_BF, self.k)
-        return index_BK, score_BK
-    limit = self._limit(pre_BF)
-    score_BK, index_BK = pre_BF.topk(max(int((pre_BF >= limit).sum(1).max()), 1), dim=1)
-    return index_BK, score_BK.where(score_BK >= limit, 0)
-
-
-def _above(z_BF: Tensor, margin_BF: Tensor, limit: float) -> tuple[Tensor, Tensor]:
-    "Index and value of every latent whose margin exceeds a limit, contexts padded to the longest."
-    index_BK = margin_BF.topk(max(int((margin_BF > limit).sum(1).max()), 1), dim=1).indices
-    return index_BK, z_BF.gather(1, index_BK)
+        return Pattern(index_BK, self.n_latents), score_BK
+    index_BK, kept_BK = _padded(pre_BF >= self._limit(pre_BF))
+    return Pattern(index_BK, self.n_latents, kept_BK), pre_BF.gather(1, index_BK).where(kept_BK, 0)
 
 
 @patch
-def _pass_dense(self: FlatSAE, x_BD: Tensor) -> tuple[SparseCodes, Tensor | None]:
-    "Codes by rules without a bound on how many are kept, from all F values; and the steps taken, whose sum is L0 (jumprelu)."
-    pre_BF = F.linear(x_BD - self.dec_bias_D, self.enc_FD, self.enc_bias_F)
-    if self.activation == "relu":
-        z_BF = pre_BF.relu()
-        return SparseCodes(*_above(z_BF, pre_BF, 0.0)), None
-    threshold_F = self.log_threshold_F.exp()
-    step_BF = _Step.apply(pre_BF, threshold_F, self.bandwidth)
-    with torch.no_grad():
-        margin_BF = pre_BF - threshold_F
-    return SparseCodes(*_above(pre_BF * step_BF, margin_BF, -self.bandwidth / 2)), step_BF
+def _pass_dense(self: FlatSAE, x_BD: Tensor) -> tuple[Pattern, Tensor, Tensor | None]:
+    "`_pass` by rules without a bound on how many are kept, from all F values; and the steps taken, whose sum is L0 (jumprelu)."
+    z_BF, step_BF = F.linear(x_BD - self.dec_bias_D, self.enc_FD, self.enc_bias_F), None
+    keep_BF = z_BF > 0
+    if self.activation == "jumprelu":
+        threshold_F = self.log_threshold_F.exp()
+        step_BF, keep_BF = _Step.apply(z_BF, threshold_F, self.bandwidth), z_BF - threshold_F > -self.bandwidth / 2
+        z_BF = z_BF * step_BF
+    index_BK, kept_BK = _padded(keep_BF)
+    return Pattern(index_BK, self.n_latents, kept_BK), z_BF.gather(1, index_BK).where(kept_BK, 0), step_BF
 
 
 @patch
-def _pass(self: FlatSAE, x_BD: Tensor) -> tuple[SparseCodes, Tensor | None]:
-    "Codes, and what the auxiliary losses need: every latent's score without gradient, or the steps taken (jumprelu)."
+def _pass(self: FlatSAE, x_BD: Tensor) -> tuple[Pattern, Tensor, Tensor | None]:
+    "The latents kept, their values, and what the auxiliary losses need: every latent's score without gradient, or the steps taken (jumprelu)."
     if not self.keeps_k:
         return self._pass_dense(x_BD)
     x_BD = x_BD - self.dec_bias_D.detach()
     with torch.no_grad():
         pre_BF = (x_BD @ self.enc_FD.T).add_(self.enc_bias_F)  # faster than the two in one
-        index_BK, score_BK = self._select(pre_BF)
-    value_BK = dots_at(Pattern(index_BK, self.n_latents), x_BD, self.enc_FD, self.enc_bias_F, self.dec_bias_D, score_BK).relu()
-    return SparseCodes(index_BK, value_BK), pre_BF
+        pattern, score_BK = self._select(pre_BF)
+    return pattern, dots_at(pattern, x_BD, self.enc_FD, self.enc_bias_F, self.dec_bias_D, score_BK).relu(), pre_BF
 
 # %% ../nbs/07c_flat.ipynb #c015
 @patch
 def encode(self: FlatSAE, x_BD: Tensor) -> SparseCodes:
     "Codes of a batch."
-    return self._pass(x_BD)[0]
+    pattern, value_BK, _ = self._pass(x_BD)
+    return SparseCodes(pattern.index_BK, value_BK)
 
 
 @patch
 def forward(self: FlatSAE, x_BD: Tensor) -> SAEOutput:
     "Reconstruct a batch."
-    codes, pre_BF = self._pass(x_BD)
+    pattern, value_BK, hidden = self._pass(x_BD)
+    codes = SparseCodes(pattern.index_BK, value_BK)
     if self.training:
         self.note_usage(codes)
-    return SAEOutput(self.decode(codes), codes, hidden=pre_BF)
+    *nested, recon_BD = self._reconstruct(pattern, value_BK)
+    return SAEOutput(recon_BD, codes, nested=tuple(nested), hidden=hidden)
+
+
+@patch
+def _reconstruct(self: FlatSAE, pattern: Pattern, value_BK: Tensor) -> list[Tensor]:
+    "Reconstructions from parts of the dictionary, the last from all of it."
+    return [sparse_decode(pattern, value_BK, self.dec_FD) + self.dec_bias_D]
 
 
 @patch
@@ -271,7 +281,7 @@ def aux_recon(self: FlatSAE, x_BD: Tensor, out: SAEOutput) -> Tensor | None:
 
 # %% ../nbs/07c_flat.ipynb #c025
 class MatryoshkaSAE(FlatSAE):
-    "BatchTopK whose prefixes reconstruct as well. Cost: one more sparse decode per prefix."
+    "BatchTopK whose prefixes reconstruct as well. Cost: as BatchTopK, and B·D per prefix: what lies between two prefixes is decoded once."
 
     def __init__(
         self,
@@ -291,10 +301,9 @@ class MatryoshkaSAE(FlatSAE):
     def config(self) -> dict[str, Any]:
         return {**super().config(), "prefixes": list(self.prefixes)}
 
-    def forward(self, x_BD: Tensor) -> SAEOutput:
-        "Reconstruct a batch from the whole dictionary and from each prefix."
-        out = super().forward(x_BD)
-        index_BK, value_BK = out.codes
-        pattern = Pattern(index_BK, self.n_latents)
-        nested = tuple(sparse_decode(pattern, value_BK * (index_BK < p), self.dec_FD) + self.dec_bias_D for p in self.prefixes)
-        return out._replace(nested=nested)
+    def _reconstruct(self, pattern: Pattern, value_BK: Tensor) -> list[Tensor]:
+        "Reconstructions from each prefix and from the whole dictionary."
+        bounds = (0, *self.prefixes, self.n_latents)
+        rows = self.dec_FD.split([stop - start for start, stop in pairwise(bounds)])
+        parts = (sparse_decode(pattern.within(start, len(r)), value_BK, r) for start, r in zip(bounds, rows))
+        return list(accumulate(parts, initial=self.dec_bias_D))[1:]
