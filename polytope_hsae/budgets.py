@@ -13,7 +13,8 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
-from .kernels import Pattern, dots_at, smallest_of_largest
+from .flat import batch_limit
+from .kernels import Pattern, dots_at
 from .models import MODELS, FlatDictionary, FlatSAE, Hidden, HierarchicalSAE
 
 # %% ../nbs/07e_budgets.ipynb #c006
@@ -68,14 +69,8 @@ class BudgetedHSAE(HierarchicalSAE):
 
 # %% ../nbs/07e_budgets.ipynb #c008
 def _limit(self: BudgetedHSAE, score: Tensor, budget: float, running: Tensor) -> Tensor:
-    "Smallest score within the budget; in evaluation its running mean over about ten batches"
-    if not self.training and running >= 0:
-        return running
-    n_kept = min(max(round(budget), 1), score.numel())
-    smallest = smallest_of_largest(score, n_kept).clamp_min(0)
-    if self.training:
-        running.copy_(smallest if running < 0 else 0.9 * running + 0.1 * smallest)
-    return smallest
+    "Smallest score within the budget"
+    return batch_limit(score, min(max(round(budget), 1), score.numel()), running, self.training)
 
 
 def _parents(self: BudgetedHSAE, x_BD: Tensor) -> tuple[Pattern, Tensor, Tensor]:

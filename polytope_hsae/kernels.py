@@ -18,6 +18,7 @@ from typing import Callable, Literal
 
 import torch
 import torch.nn.functional as F
+from fastcore.basics import patch
 from torch import Tensor
 
 from .threads import side_by_side
@@ -110,8 +111,7 @@ class Pattern:
         "The context of each entry, sorted by row."
         if self.kept_BK is None:
             return self.order_N.div(self.index_BK.shape[1], rounding_mode="floor")
-        contexts_B = torch.arange(len(self.index_BK), device=self.index_BK.device)
-        return contexts_B.repeat_interleave(self.start_B1.diff()).index_select(0, self.order_N)
+        return self.kept_BK.nonzero()[:, 0].index_select(0, self.order_N)
 
     def shares(self, n: int) -> list[tuple[slice, slice]]:
         "At most n runs of rows with about equally many entries, and where these entries stand in `order_N`."
@@ -131,31 +131,37 @@ class Pattern:
         "Where each entry stands in `order_N`: what is sorted by row returns to the order of contexts through it."
         return torch.empty_like(self.order_N).index_copy_(0, self.order_N, torch.arange(len(self.order_N)).to(self.order_N))
 
-    def within(self, start: int, size: int) -> "Pattern":
-        "The pattern of a part of the dictionary: its rows counted from its start, the entries that use it."
-        kept_BK = (self.index_BK >= start) & (self.index_BK < start + size)
-        kept_BK = kept_BK if self.kept_BK is None else kept_BK & self.kept_BK
-        return Pattern((self.index_BK - start).where(kept_BK, 0), size, kept_BK)
+# %% ../nbs/07a_kernels.ipynb #c006b
+@patch
+def within(self: Pattern, start: int, size: int) -> Pattern:
+    "The pattern of a part of the dictionary: its rows counted from its start, the entries that use it."
+    kept_BK = (self.index_BK >= start) & (self.index_BK < start + size)
+    kept_BK = kept_BK if self.kept_BK is None else kept_BK & self.kept_BK
+    return Pattern((self.index_BK - start).where(kept_BK, 0), size, kept_BK)
 
-    def widen(self, width: int) -> "Pattern":
-        "The pattern when every row r stands for the rows r·width … r·width + width − 1, as a parent stands for its subspace."
-        if width not in self._wide:
-            self._wide[width] = self._widened(width)
-        return self._wide[width]
 
-    def _widened(self, width: int) -> "Pattern":
-        "`widen`, with the order by row derived from this pattern's instead of another sort. Cost: B·K·width integers."
-        within = torch.arange(width, device=self.index_BK.device)
-        kept_BK = None if self.kept_BK is None else self.kept_BK.repeat_interleave(width, 1)
-        wide = Pattern((self.index_BK[..., None] * width + within).flatten(1), self.n_rows * width, kept_BK)
-        count_R, row_N = self.start_R1.diff(), self.row_N.index_select(0, self.order_N)
-        first_N = self.start_R1[row_N]
-        rank_N = torch.arange(len(row_N), device=row_N.device) - first_N
-        place_NW = (first_N * width + rank_N)[:, None] + within * count_R[row_N, None]
-        wide.order_N = torch.empty_like(place_NW).flatten()
-        wide.order_N[place_NW.flatten()] = (self.order_N[:, None] * width + within).flatten()
-        wide.start_R1 = F.pad(count_R.repeat_interleave(width).cumsum(0), (1, 0))
-        return wide
+@patch
+def widen(self: Pattern, width: int) -> Pattern:
+    "The pattern when every row r stands for the rows r·width … r·width + width − 1, as a parent stands for its subspace."
+    if width not in self._wide:
+        self._wide[width] = self._widened(width)
+    return self._wide[width]
+
+
+@patch
+def _widened(self: Pattern, width: int) -> Pattern:
+    "`widen`, with the order by row derived from this pattern's instead of another sort. Cost: B·K·width integers."
+    within = torch.arange(width, device=self.index_BK.device)
+    kept_BK = None if self.kept_BK is None else self.kept_BK.repeat_interleave(width, 1)
+    wide = Pattern((self.index_BK[..., None] * width + within).flatten(1), self.n_rows * width, kept_BK)
+    count_R, row_N = self.start_R1.diff(), self.row_N.index_select(0, self.order_N)
+    first_N = self.start_R1[row_N]
+    rank_N = torch.arange(len(row_N), device=row_N.device) - first_N
+    place_NW = (first_N * width + rank_N)[:, None] + within * count_R[row_N, None]
+    wide.order_N = torch.empty_like(place_NW).flatten()
+    wide.order_N[place_NW.flatten()] = (self.order_N[:, None] * width + within).flatten()
+    wide.start_R1 = F.pad(count_R.repeat_interleave(width).cumsum(0), (1, 0))
+    return wide
 
 # %% ../nbs/07a_kernels.ipynb #c008
 def rows_to_contexts(pattern: Pattern, value_BK: Tensor, rows_RD: Tensor) -> Tensor:

@@ -114,7 +114,8 @@ def loss_terms(
     child_BK = sae.parent_of_latent[out.codes.index_BK] >= 0
     l1 = lambda weight, kept_BK: (out.codes.value_BK * kept_BK).sum() / len(x_BD) / sae.d**0.5 if weight else zero
     causal = causal_orthogonality(sae, metric_DD) if weights.causal_ortho and isinstance(sae, HierarchicalSAE) else zero
-    auxk, aux_BD = zero, sae.aux_recon(x_BD, out) if weights.auxk else None
+    auxk = zero
+    aux_BD = sae.aux_recon(x_BD, out) if weights.auxk else None
     if aux_BD is not None:
         error_BD = (x_BD - out.recon_BD).detach()
         auxk = F.mse_loss(aux_BD, error_BD) / error_BD.square().mean().clamp_min(1e-12)
