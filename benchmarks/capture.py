@@ -17,9 +17,9 @@ from pathlib import Path
 import numpy as np
 import torch
 
-from polytope_hsae.activations import capture
+from polytope_hsae.activations.capture import capture
 from polytope_hsae.assets import iter_texts, load_model, load_wordnet
-from polytope_hsae.corpus import Packed, Plan, opening_tokens, pack, read_documents
+from polytope_hsae.activations.corpus import Packed, Plan, opening_tokens, pack, read_documents
 
 
 def windows_of_text(tokenizer, n: int, window: int) -> Packed:

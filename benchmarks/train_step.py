@@ -88,22 +88,22 @@ def captured() -> np.ndarray:
     "Final residuals of the embedded model over WordNet's glosses, in order of the text; read through the model once, then kept."
     from capture import windows_of_text
 
-    from polytope_hsae.activations import capture
+    from polytope_hsae.activations.capture import capture
     from polytope_hsae.assets import cache_dir, load_model
-    from polytope_hsae.store import ActivationStore, is_complete
+    from polytope_hsae.activations.store import ActivationStore, is_complete
 
     window, rows = 128, BATCHES * BATCH + HELD_OUT
-    facts, folder = {"corpus": "wordnet-glosses", "window": window}, cache_dir() / "benchmarks" / "train_step"
-    if not is_complete(folder, facts):
+    metadata, folder = {"corpus": "wordnet-glosses", "window": window}, cache_dir() / "benchmarks" / "train_step"
+    if not is_complete(folder, metadata):
         loaded = load_model("embedded")
-        capture(loaded, windows_of_text(loaded.tokenizer, rows // window + 16, window), folder, facts)
+        capture(loaded, windows_of_text(loaded.tokenizer, rows // window + 16, window), folder, metadata)
     return ActivationStore(folder).load(0, ["resid"])["resid"].float().numpy()[:rows]
 
 
 def activations(shape: Shape, store: Path | None, centred: bool = True) -> np.ndarray:
     "Contexts in training scale, minus their mean unless told otherwise, the last ones held out. Other widths see them through a random map, smaller stores repeat."
     if store:
-        from polytope_hsae.store import ActivationStore
+        from polytope_hsae.activations.store import ActivationStore
 
         x = ActivationStore(store).load(0, ["resid"])["resid"].float().numpy()
     else:
@@ -126,10 +126,11 @@ def ours(shape: Shape, lr: float, device: str, autograd: bool = False) -> System
     "Our step; with `autograd`, the same model and losses with nothing written by hand."
     import torch
 
-    from polytope_hsae.kernels import keep_freed_memory
-    from polytope_hsae.losses import LossWeights, loss_terms
-    from polytope_hsae.models import FlatSAE, HierarchicalSAE
-    from polytope_hsae.steps import clip_in_step, make_optimizer
+    from polytope_hsae.training.memory import keep_freed_memory
+    from polytope_hsae.training.losses import LossWeights, loss_terms
+    from polytope_hsae.models.flat import FlatSAE
+    from polytope_hsae.models.hierarchical import HierarchicalSAE
+    from polytope_hsae.training.step import clip_in_step, make_optimizer
 
     generator, flat = torch.Generator().manual_seed(0), not shape.dim
     if not autograd:
@@ -167,8 +168,8 @@ def plain_pass(sae, x_BD):
     "The forward pass in the plainest PyTorch: every context gathers the rows and projections of its latents."
     import torch
 
-    from polytope_hsae.flat import SAEOutput, SparseCodes
-    from polytope_hsae.models import FlatSAE
+    from polytope_hsae.models.base import SAEOutput, SparseCodes
+    from polytope_hsae.models.flat import FlatSAE
 
     x_BD = x_BD - sae.dec_bias_D
     if isinstance(sae, FlatSAE):

@@ -1,0 +1,181 @@
+"""Execute notebooks and store what they show, so that a second execution leaves no diff.
+
+`scripts/outputs.py` executes the notebooks whose stored output is stale, `scripts/outputs.py PATH …` these notebooks or folders;
+`--check` only names the stale ones and exits 1 when there are any, without executing anything. A notebook remembers which code its
+output belongs to: a digest of its code cells in its metadata (`outputs_of`). Cells that `make test` skips (`#| eval: false`, `#| slow` and
+the other flags of settings.ini) are not executed either and keep the output they have, unless `--flags slow` asks for them.
+
+What would differ next time is not stored: progress bars, warnings, addresses, paths of this machine, random ids. Phase notebooks and
+other folders with a `.notest` file stay without output.
+"""
+
+import argparse
+import hashlib
+import json
+import os
+import sys
+from concurrent.futures import ProcessPoolExecutor, as_completed
+from multiprocessing import get_context
+from pathlib import Path
+
+os.environ.setdefault("OMP_NUM_THREADS", "1")  # as in scripts/test.py: workers otherwise fight over the cores inside torch
+os.environ.setdefault("TOKENIZERS_PARALLELISM", "false")
+
+from execnb.nbio import nb2str, read_nb
+from execnb.shell import CaptureShell
+from fastcore.basics import str2bool
+from fastcore.xtras import working_directory
+from nbdev.clean import clean_nb
+from nbdev.config import get_config
+from nbdev.doclinks import nbglob
+from nbdev.frontmatter import FrontmatterProc
+from nbdev.process import NBProcessor, extract_directives
+
+sys.path.insert(0, str(Path(__file__).resolve().parent))
+from tidy import tidy_cell  # noqa: E402
+
+ROOT = Path(__file__).resolve().parent.parent
+STAMP = "outputs_of"
+PRELOAD = ["torch", "transformers", "pandas", "matplotlib.pyplot", "IPython", "nbdev"]
+
+
+def directives(cell: dict) -> dict[str, list[str]]:
+    "A cell's `#|` lines; its source is not changed"
+    return extract_directives(cell, remove=False)
+
+
+def is_skipped(cell: dict, force: str = "") -> bool:
+    "nbdev_test's rule for one code cell"
+    told, flags = directives(cell), set(get_config().tst_flags.split()) - set(force.split())
+    return (told.get("eval:") or [""])[0].lower() == "false" or bool(flags & told.keys())
+
+
+def digest(sources: list[str]) -> str:
+    return hashlib.sha256("\n\0\n".join(sources).encode()).hexdigest()[:16]
+
+
+def stamps(nb: dict) -> dict[str, str]:
+    "What the output of a notebook depends on: its executed code, and apart from it the skipped code whose output is kept"
+    code = [c for c in nb["cells"] if c["cell_type"] == "code"]
+    run = [c["source"] for c in code if not is_skipped(c)]
+    kept = [c["source"] for c in code if is_skipped(c) and c["outputs"]]
+    return {"cells": digest(run)} | ({"skipped": digest(kept)} if kept else {})
+
+
+def notebooks(paths: list[str]) -> list[Path]:
+    "The notebooks that may store output: all, or those given"
+    found = [nb for p in paths for nb in nbglob(p, as_path=True)] if paths else nbglob(as_path=True)
+    return sorted({f.absolute() for f in found if not (f.parent / ".notest").exists()})
+
+
+def why_stale(path: Path) -> str:
+    "Why the stored output of a notebook is not that of its code; empty when it is"
+    nb = read_nb(path)
+    stored, now = nb["metadata"].get(STAMP), stamps(nb)
+    if stored is None:
+        return "never executed by scripts/outputs.py"
+    if stored.get("cells") != now["cells"]:
+        return "its code has changed"
+    if stored.get("skipped") != now.get("skipped"):
+        return "the code of a skipped cell with output has changed: --flags slow executes it, --accept keeps what it shows"
+    return ""
+
+
+def write(path: Path, nb: dict, before: bytes) -> None:
+    "Clean as nbdev_clean does, and replace the file in one step unless somebody else has changed it"
+    config = get_config()
+    clean_nb(nb, False, config.allowed_metadata_keys.split(), config.allowed_cell_metadata_keys.split(), config.clean_ids)
+    if path.read_bytes() != before:
+        raise RuntimeError("the notebook was changed while it was executed; its output is not stored")
+    temporary = path.with_name(f".{path.stem}.{os.getpid()}.tmp")
+    temporary.write_text(nb2str(nb), encoding="utf-8")
+    os.replace(temporary, path)
+
+
+def execute(path: Path, nb: dict, force: str) -> None:
+    "Run the cells as nbdev_test does and leave in each what it shows; raises what a cell raises"
+    front = getattr(NBProcessor(path, procs=FrontmatterProc, process=True).nb, "frontmatter_", {})
+    if str2bool(front.get("skip_exec", False)):
+        return
+    sys.path.insert(0, str(ROOT))
+    shell = CaptureShell(path, mpl_format="png")
+    with working_directory(path.parent):
+        for index, cell in enumerate(nb["cells"]):
+            if cell["cell_type"] != "code" or is_skipped(cell, force) or "nbdev_export" + "(" in cell["source"]:
+                continue
+            shell._cell_idx = index
+            cell["outputs"] = shell.run(cell["source"])
+            if shell.exc:
+                raise RuntimeError(shell.prettytb(fname=path.relative_to(ROOT)))
+            tidy_cell(cell, directives(cell), index)
+
+
+def store(path: Path, force: str = "", accept: bool = False, verify: bool = False) -> str:
+    "Execute one notebook and store its output; says what happened"
+    before, nb = path.read_bytes(), read_nb(path)
+    stored = dict(nb["metadata"].get(STAMP) or {})
+    if not accept:
+        execute(path, nb, force)
+    now = stamps(nb)
+    if not (accept or force) and "skipped" in stored and "skipped" in now:
+        now["skipped"] = stored["skipped"]  # the skipped cells' output still belongs to the code it was made by
+    nb["metadata"][STAMP] = now
+    if verify:
+        return differences(read_nb(path), nb)
+    write(path, nb, before)
+    return ""
+
+
+def differences(stored: dict, again: dict) -> str:
+    "Cells whose output differs from the stored one, e.g. because it holds a time or an unseeded number"
+
+    def shown(cell: dict) -> str:
+        return json.dumps(cell.get("outputs", []), sort_keys=True)
+
+    cells = [str(i) for i, (a, b) in enumerate(zip(stored["cells"], again["cells"])) if shown(a) != shown(b)]
+    return f"cells that show something else than what is stored: {', '.join(cells)}" if cells else ""
+
+
+def store_all(paths: list[Path], workers: int, **options) -> int:
+    "One fresh process a notebook, so that no notebook sees what another has set; returns how many failed"
+    context, failed = get_context("forkserver"), 0
+    context.set_forkserver_preload(PRELOAD)
+    with ProcessPoolExecutor(workers, mp_context=context, max_tasks_per_child=1) as pool:
+        jobs = {pool.submit(store, path, **options): path for path in paths}
+        for job in as_completed(jobs):
+            try:
+                trouble = job.result()
+            except Exception as error:
+                trouble = str(error)
+            failed += bool(trouble)
+            print(f"{'FAIL' if trouble else 'ok  '} {jobs[job].relative_to(ROOT)} {trouble}".rstrip(), flush=True)
+    return failed
+
+
+def main() -> int:
+    parser = argparse.ArgumentParser(description=__doc__.split("\n")[0])
+    parser.add_argument("paths", nargs="*", help="notebooks or folders; without any, the notebooks whose stored output is stale")
+    parser.add_argument("--check", action="store_true", help="name the stale notebooks, execute nothing; exit 1 when there are any")
+    parser.add_argument("--verify", action="store_true", help="execute, store nothing, and name what differs from the stored output")
+    parser.add_argument("--accept", action="store_true", help="execute nothing: the stored output is right for the code as it is now")
+    parser.add_argument("--all", action="store_true", help="every notebook, stale or not")
+    parser.add_argument("--flags", default="", help="test flags to run as well, e.g. 'slow gpu'")
+    parser.add_argument("--workers", type=int, default=2, help="notebooks executed at a time")
+    args = parser.parse_args()
+    found = notebooks(args.paths)
+    stale = {path: reason for path in found if (reason := why_stale(path))}
+    if args.check:
+        print(*(f"stale {path.relative_to(ROOT)}: {reason}" for path, reason in stale.items()), sep="\n")
+        print(f"{len(found) - len(stale)} notebooks show what their code shows, {len(stale)} are stale: scripts/outputs.py")
+        return 1 if stale or not found else 0
+    chosen = found if args.paths or args.all or args.verify else list(stale)
+    failed = store_all(chosen, args.workers, force=args.flags, accept=args.accept, verify=args.verify)
+    for path in chosen if not args.verify else []:
+        if reason := why_stale(path):
+            print(f"stale {path.relative_to(ROOT)}: {reason}")
+    print(f"{len(chosen) - failed} passed, {failed} failed")
+    return 1 if failed else 0
+
+
+if __name__ == "__main__":
+    sys.exit(main())
