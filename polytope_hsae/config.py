@@ -16,10 +16,12 @@ import json
 import platform
 import re
 import subprocess
+import warnings
+from collections.abc import Collection, Iterator, Sequence
 from importlib.metadata import PackageNotFoundError, version
 from itertools import takewhile
 from pathlib import Path
-from typing import Annotated, Any, Literal, Sequence
+from typing import Annotated, Any, Literal
 
 import yaml
 from pydantic import BaseModel, BeforeValidator, ConfigDict, Field, PlainValidator, ValidationError, model_validator
@@ -43,7 +45,8 @@ _DTYPES = {"bf16": "bfloat16", "fp16": "float16", "fp32": "float32"}
 
 # %% ../nbs/02_config.ipynb #c008_5
 DType = Annotated[
-    Literal["float32", "bfloat16", "float16"], BeforeValidator(lambda v: _DTYPES.get(v, v) if isinstance(v, str) else v)
+    Literal["float32", "bfloat16", "float16"],
+    BeforeValidator(lambda v: _DTYPES.get(v, v) if isinstance(v, str) else v),
 ]
 
 # %% ../nbs/02_config.ipynb #c008_6
@@ -78,20 +81,17 @@ class ModelConfig(Section):
     dtype: DType = "bfloat16"  # dtype of the weights during capture
     device: Literal["auto", "cpu", "cuda"] = "auto"  # auto: the first GPU when there is one
     trust_remote_code: bool = False  # run code that comes with the model; off unless asked for
-    activation_hook: Literal["final_residual_pre_unembed"] = (
-        "final_residual_pre_unembed"  # input of the unembedding, after the final norm
-    )
-    layers_probe: list[Block] = [
-        "last"
-    ]  # decoder blocks that `teacher.map_to_layer` maps to, counted from 0, or `last`
+    # input of the unembedding, after the final norm
+    activation_hook: Literal["final_residual_pre_unembed"] = "final_residual_pre_unembed"
+    # decoder blocks that `teacher.map_to_layer` maps to, counted from 0, or `last`
+    layers_probe: list[Block] = ["last"]
 
 # %% ../nbs/02_config.ipynb #c012
 class DataConfig(Section):
     "The text, and how its activations are stored."
 
-    source: str = (
-        "wikimedia/wikipedia:20231101.en"  # `wordnet-glosses`, a text file, or a hub data set `owner/name[:config]`
-    )
+    # `wordnet-glosses`, a text file, or a hub data set `owner/name[:config]`
+    source: str = "wikimedia/wikipedia:20231101.en"
     token_budget: Count = 16_000_000  # positions captured from the corpus, tokens
     window_length: Annotated[int, Field(ge=8)] = 128  # length of a packed window, tokens
     shard_size_tokens: Count = 262_144  # positions per stored shard, tokens
@@ -109,17 +109,15 @@ class ConceptsConfig(Section):
     parents: Count = 80  # parent concepts selected
     max_children: Count = 4  # children kept per parent
     prompts: Annotated[int, Field(ge=0)] = 64  # template prompts per concept
-    split: Annotated[list[Share], Field(min_length=3, max_length=3)] = [
-        0.70,
-        0.15,
-        0.15,
-    ]  # train, validation, test; shares
+    # shares of train, validation and test
+    split: Annotated[list[Share], Field(min_length=3, max_length=3)] = [0.70, 0.15, 0.15]
 
     @model_validator(mode="after")
-    def _split_is_whole(self) -> "Concepts":
+    def _split_is_whole(self) -> "ConceptsConfig":
         if abs(sum(self.split) - 1) > 1e-6 or min(self.split) <= 0:
             raise ValueError(
-                f"concepts.split is {self.split}, which sums to {sum(self.split):g}; give three shares above 0 that sum to 1, such as [0.7, 0.15, 0.15]"
+                f"concepts.split is {self.split}, which sums to {sum(self.split):g}; "
+                "give three shares above 0 that sum to 1, such as [0.7, 0.15, 0.15]"
             )
         return self
 
@@ -127,14 +125,12 @@ class ConceptsConfig(Section):
 class GeometryConfig(Section):
     "The metric, and the estimators that live in it."
 
-    whitening: Literal["unembedding_rows", "fisher", "logit_covariance", "diagonal", "identity"] = (
-        "unembedding_rows"  # what the metric is measured on
-    )
+    # what the metric is measured on
+    whitening: Literal["unembedding_rows", "fisher", "logit_covariance", "diagonal", "identity"] = "unembedding_rows"
     shrinkage: Share = 0.05  # s in (1−s)Σ + s·tr(Σ)/d·I; a share, not an absolute amount
     eigen_floor: NonNegative = 1e-6  # eigenvalues below this share of the largest are raised to it, and counted
-    lda_shrinkage: Annotated[float, Field(gt=0, le=1)] = (
-        0.10  # shrinkage of the within-class covariance of the estimators `activations` and `tokens_ridge`
-    )
+    # shrinkage of the within-class covariance of the estimators `activations` and `tokens_ridge`
+    lda_shrinkage: Annotated[float, Field(gt=0, le=1)] = 0.10
     min_vocab_count: Annotated[int, Field(ge=2)] = 50  # single-token word forms a concept needs
     energy_threshold: Annotated[float, Field(gt=0, le=1)] = 0.85  # share of the delta energy a parent's subspace keeps
 
@@ -142,16 +138,13 @@ class GeometryConfig(Section):
 class TeacherConfig(Section):
     "How the concept vectors that start the hierarchical SAE are made."
 
-    estimator: Literal["tokens", "tokens_ridge", "tokens_mean", "activations"] = (
-        "tokens"  # from unembedding rows: Ledoit–Wolf LDA, ridge LDA, class mean; or LDA of labelled contexts
-    )
+    # from unembedding rows: Ledoit–Wolf LDA, ridge LDA, class mean; or LDA of labelled contexts
+    estimator: Literal["tokens", "tokens_ridge", "tokens_mean", "activations"] = "tokens"
     parent_vectors: Literal["from_final_layer"] = "from_final_layer"  # layer the parent vectors come from
-    child_deltas: Literal["LDA_in_parent_subspace"] = (
-        "LDA_in_parent_subspace"  # child − parent, both by the same estimator
-    )
-    map_to_layer: Literal["ridge_from_probes"] | None = (
-        None  # also carry the teacher to the blocks of model.layers_probe
-    )
+    # child − parent, both by the same estimator
+    child_deltas: Literal["LDA_in_parent_subspace"] = "LDA_in_parent_subspace"
+    # also carry the teacher to the blocks of model.layers_probe
+    map_to_layer: Literal["ridge_from_probes"] | None = None
     contexts: Literal["corpus", "templates"] = "corpus"  # which contexts the activation estimator reads
     normalize_causal: Literal[True] = True  # rows enter the dictionary at unit norm; deltas are taken before
 
@@ -171,17 +164,13 @@ class HSAEConfig(Section):
     causal_ortho: NonNegative = 2e-4  # weight of parent-child orthogonality, stage A only
     top_level_beta: NonNegative = 0.1  # weight of the parents-only reconstruction error
     router_noise: bool = False  # choose parents by score + temperature × Gumbel noise while training
-    router_temp: Annotated[list[Positive], Field(min_length=2, max_length=2)] = [
-        1.5,
-        0.7,
-    ]  # temperature of that noise, from the first to the last step
+    # temperature of that noise, at the first and at the last step
+    router_temp: Annotated[list[Positive], Field(min_length=2, max_length=2)] = [1.5, 0.7]
     dead_after: Count = 250_000  # contexts without firing after which a latent counts as dead
-    projectors_init: Literal["svd_from_teacher", "random"] = (
-        "svd_from_teacher"  # start of the subspace projectors of taught parents
-    )
-    child_mode: Literal["delta", "absolute"] = (
-        "delta"  # what a taught child row starts from: child − parent, or the whole child vector
-    )
+    # start of the subspace projectors of taught parents
+    projectors_init: Literal["svd_from_teacher", "random"] = "svd_from_teacher"
+    # what a taught child row starts from: child − parent, or the whole child vector
+    child_mode: Literal["delta", "absolute"] = "delta"
 
 # %% ../nbs/02_config.ipynb #c018
 class BaselineConfig(Section):
@@ -235,14 +224,12 @@ class TrainingConfig(Section):
     grad_accum: Count = 1  # parts a batch is cut into when memory is short; the step stays the same
     bf16: bool = False  # dense products of the models' passes in bfloat16
     compile: bool = False  # hand the models' passes to torch.compile
-    recompute: Annotated[int, Field(ge=0)] = (
-        0  # pieces of a batch whose pass is run again for the gradients instead of kept; 0: kept
-    )
+    # pieces of a batch whose pass is run again for the gradients instead of kept; 0: kept
+    recompute: Annotated[int, Field(ge=0)] = 0
     lr_warmup: Annotated[int, Field(ge=0)] = 1_000  # steps over which the learning rate rises
     l1_warmup: Annotated[int, Field(ge=0)] = 2_000  # steps over which the L1 weights rise
-    teacher_noise_deg: list[Annotated[float, Field(ge=0, le=90)]] = [
-        0.0
-    ]  # rotation of the teacher, degrees; one variant each
+    # rotation of the teacher, degrees; one variant each
+    teacher_noise_deg: list[Annotated[float, Field(ge=0, le=90)]] = [0.0]
     early_stop: EarlyStopConfig | None = None  # off when absent
     tune: TuneConfig = TuneConfig()
     baseline: BaselineConfig = BaselineConfig()
@@ -251,7 +238,15 @@ class TrainingConfig(Section):
 
 # %% ../nbs/02_config.ipynb #c022
 Metric = Literal[
-    "1-EV", "1-CE", "purity", "leakage", "steering_leakage", "split_rate", "absorb_rate", "parent_auc", "sibling_ratio"
+    "1-EV",
+    "1-CE",
+    "purity",
+    "leakage",
+    "steering_leakage",
+    "split_rate",
+    "absorb_rate",
+    "parent_auc",
+    "sibling_ratio",
 ]
 
 # %% ../nbs/02_config.ipynb #c022_1
@@ -262,11 +257,8 @@ class ValidationConfig(Section):
     kl: Positive = 0.10  # ratio-invariance threshold, nats
     n_permutations: Count = 100  # draws of the main null; the others take a fifth, and at least 19
     other_pos: bool = True  # examine verbs as well when nouns are taught, and nouns when verbs are
-    metrics: list[Literal["euclidean", "diagonal", "shrunk"]] = [
-        "euclidean",
-        "diagonal",
-        "shrunk",
-    ]  # metrics to compare with
+    # metrics to compare with
+    metrics: list[Literal["euclidean", "diagonal", "shrunk"]] = ["euclidean", "diagonal", "shrunk"]
     published: bool = True  # also build and measure the concepts by Park et al.'s own rules
 
 # %% ../nbs/02_config.ipynb #c022_2
@@ -304,14 +296,11 @@ class AblateConfig(Section):
     drop_freeze: bool = False  # stage A with moving decoder rows
     randomize_projectors: bool = True  # teacher start with random subspaces
     child_mode: bool = True  # teacher start with the other hsae.child_mode
-    contexts: list[Literal["corpus", "templates"]] = [
-        "corpus",
-        "templates",
-    ]  # teachers estimated from such labelled contexts
+    # teachers estimated from such labelled contexts
+    contexts: list[Literal["corpus", "templates"]] = ["corpus", "templates"]
     flat: list[Literal["topk", "batchtopk", "matryoshka"]] = []  # flat models with as many active latents
-    flat_match: list[Literal["latents", "parameters"]] = [
-        "latents"
-    ]  # their size: as many latents, or as many parameters
+    # their size: as many latents, or as many parameters
+    flat_match: list[Literal["latents", "parameters"]] = ["latents"]
     frozen_random_decoder: bool = False  # sanity control: random decoder rows that never move
 
 # %% ../nbs/02_config.ipynb #c024_1
@@ -325,82 +314,102 @@ class LoggingConfig(Section):
     wandb: Literal["offline", "online"] | None = None  # also log to Weights & Biases, whose package must be installed
 
 # %% ../nbs/02_config.ipynb #c025a
-def _impossible_plan(c: "Config") -> list[tuple[bool, str]]:
-    "What cannot work about the steps of the variants: whether it is so, and one sentence."
-    steps = c.training.stage_A.steps + c.training.stage_B.steps
-    again = [k for k in ("drop_freeze", "drop_causal_ortho") if getattr(c.ablate, k)]
-    idle = c.ablate.drop_causal_ortho and c.training.stage_A.freeze_decoder and c.training.stage_A.steps > 0
-    again += ["no_teacher_init"] if c.ablate.no_teacher_init and c.training.stage_B.decoder_lr_mult == 1 else []
-    return [
-        (
-            c.training.baseline.steps != steps,
-            f"training.baseline.steps is {c.training.baseline.steps} but stage_A and stage_B together take {steps} steps; give both variants the same number",
-        ),
-        (
-            max(c.training.baseline.shorter, default=0) >= steps,
-            f"training.baseline.shorter is {c.training.baseline.shorter} but the baseline takes {steps} steps; choose fewer",
-        ),
-        (
-            bool(c.training.tune.lr or c.training.tune.l1) and c.training.tune.steps > steps,
-            f"training.tune.steps is {c.training.tune.steps} but a whole run takes {steps} steps; a trial must not be longer",
-        ),
-        (
-            c.training.stage_A.steps == 0 and bool(again),
-            f"ablate.{'/'.join(again)} changes stage A but training.stage_A.steps is 0, so that the same variant would be trained again; switch it off or give stage A some steps",
-        ),
-        (
-            idle,
-            "ablate.drop_causal_ortho changes nothing while training.stage_A.freeze_decoder is true, because causal orthogonality moves decoder rows only; switch it off or let the decoder of stage A move",
-        ),
-    ]
+def _wrong_sizes(c: "Config") -> Iterator[str]:
+    "What cannot work about the sizes of the models."
+    h, k = c.hsae, c.concepts
+    if h.topk_parent > h.m_top:
+        yield (
+            f"hsae.topk_parent is {h.topk_parent} but there are only hsae.m_top={h.m_top} parents; "
+            "lower topk_parent or raise m_top"
+        )
+    if h.topk_child > h.m_low:
+        yield (
+            f"hsae.topk_child is {h.topk_child} but a parent has only hsae.m_low={h.m_low} children; "
+            "lower topk_child or raise m_low"
+        )
+    if k.parents > h.m_top:
+        yield (
+            f"concepts.parents is {k.parents} but hsae.m_top={h.m_top} leaves no latent for each; "
+            "lower parents or raise m_top"
+        )
+    if k.max_children > h.m_low:
+        yield (
+            f"concepts.max_children is {k.max_children} but hsae.m_low={h.m_low} leaves no latent for each; "
+            "lower max_children or raise m_low"
+        )
+    if max(c.ablate.vary_topk_parent, default=0) > h.m_top:
+        yield (
+            f"ablate.vary_topk_parent is {c.ablate.vary_topk_parent} but there are only hsae.m_top={h.m_top} parents; "
+            "lower the values"
+        )
+
+# %% ../nbs/02_config.ipynb #c025b
+def _wrong_steps(c: "Config") -> Iterator[str]:
+    "What cannot work about the numbers of steps."
+    t = c.training
+    steps = t.stage_A.steps + t.stage_B.steps
+    if t.baseline.steps != steps:
+        yield (
+            f"training.baseline.steps is {t.baseline.steps} but stage_A and stage_B together take {steps} steps; "
+            "give both variants the same number"
+        )
+    if max(t.baseline.shorter, default=0) >= steps:
+        yield (
+            f"training.baseline.shorter is {t.baseline.shorter} but the baseline takes {steps} steps; " "choose fewer"
+        )
+    if (t.tune.lr or t.tune.l1) and t.tune.steps > steps:
+        yield (f"training.tune.steps is {t.tune.steps} but a whole run takes {steps} steps; a trial must not be longer")
+
+# %% ../nbs/02_config.ipynb #c025c
+def _wrong_ablations(c: "Config") -> Iterator[str]:
+    "Variants that would be the same model again."
+    a, stage_a = c.ablate, c.training.stage_A
+    again = [k for k in ("drop_freeze", "drop_causal_ortho") if getattr(a, k)]
+    again += ["no_teacher_init"] if a.no_teacher_init and c.training.stage_B.decoder_lr_mult == 1 else []
+    if stage_a.steps == 0 and again:
+        yield (
+            f"ablate.{'/'.join(again)} changes stage A but training.stage_A.steps is 0, so that the same variant "
+            "would be trained again; switch it off or give stage A some steps"
+        )
+    if a.drop_causal_ortho and stage_a.freeze_decoder and stage_a.steps > 0:
+        yield (
+            "ablate.drop_causal_ortho changes nothing while training.stage_A.freeze_decoder is true, because causal "
+            "orthogonality moves decoder rows only; switch it off or let the decoder of stage A move"
+        )
+    if a.flat and not a.flat_match:
+        yield (
+            f"ablate.flat is {a.flat} but ablate.flat_match is empty, so that none would be trained; "
+            "name 'latents' or 'parameters'"
+        )
+
+# %% ../nbs/02_config.ipynb #c025d
+def _wrong_data(c: "Config") -> Iterator[str]:
+    "What cannot work about layers, batches, windows and shards."
+    t, d = c.training, c.data
+    if c.teacher.map_to_layer is not None and not c.model.layers_probe:
+        yield (
+            f"teacher.map_to_layer is '{c.teacher.map_to_layer}' but model.layers_probe names no block; "
+            "name some, such as [last], or set map_to_layer to null"
+        )
+    if t.grad_accum > t.batch_size_acts:
+        yield (
+            f"training.grad_accum is {t.grad_accum} but a batch has {t.batch_size_acts} activations; lower grad_accum"
+        )
+    if d.token_budget < d.window_length:
+        yield (
+            f"data.token_budget is {d.token_budget} but one window takes data.window_length={d.window_length} tokens; "
+            "raise token_budget"
+        )
+    if d.shard_size_tokens < d.window_length:
+        yield (
+            f"data.shard_size_tokens is {d.shard_size_tokens} but one window takes "
+            f"data.window_length={d.window_length} tokens; raise shard_size_tokens"
+        )
 
 # %% ../nbs/02_config.ipynb #c026
 def _impossible(c: "Config") -> list[str]:
-    "One sentence for each pair of keys that cannot work together."
-    checks = [
-        (
-            c.hsae.topk_parent > c.hsae.m_top,
-            f"hsae.topk_parent is {c.hsae.topk_parent} but there are only hsae.m_top={c.hsae.m_top} parents; lower topk_parent or raise m_top",
-        ),
-        (
-            c.hsae.topk_child > c.hsae.m_low,
-            f"hsae.topk_child is {c.hsae.topk_child} but a parent has only hsae.m_low={c.hsae.m_low} children; lower topk_child or raise m_low",
-        ),
-        (
-            c.concepts.parents > c.hsae.m_top,
-            f"concepts.parents is {c.concepts.parents} but hsae.m_top={c.hsae.m_top} leaves no latent for each; lower parents or raise m_top",
-        ),
-        (
-            c.concepts.max_children > c.hsae.m_low,
-            f"concepts.max_children is {c.concepts.max_children} but hsae.m_low={c.hsae.m_low} leaves no latent for each; lower max_children or raise m_low",
-        ),
-        (
-            max(c.ablate.vary_topk_parent, default=0) > c.hsae.m_top,
-            f"ablate.vary_topk_parent is {c.ablate.vary_topk_parent} but there are only hsae.m_top={c.hsae.m_top} parents; lower the values",
-        ),
-        *_impossible_plan(c),
-        (
-            bool(c.ablate.flat) and not c.ablate.flat_match,
-            f"ablate.flat is {c.ablate.flat} but ablate.flat_match is empty, so that none would be trained; name 'latents' or 'parameters'",
-        ),
-        (
-            c.teacher.map_to_layer is not None and not c.model.layers_probe,
-            f"teacher.map_to_layer is '{c.teacher.map_to_layer}' but model.layers_probe names no block; name some, such as [last], or set map_to_layer to null",
-        ),
-        (
-            c.training.grad_accum > c.training.batch_size_acts,
-            f"training.grad_accum is {c.training.grad_accum} but a batch has {c.training.batch_size_acts} activations; lower grad_accum",
-        ),
-        (
-            c.data.token_budget < c.data.window_length,
-            f"data.token_budget is {c.data.token_budget} but one window takes data.window_length={c.data.window_length} tokens; raise token_budget",
-        ),
-        (
-            c.data.shard_size_tokens < c.data.window_length,
-            f"data.shard_size_tokens is {c.data.shard_size_tokens} but one window takes data.window_length={c.data.window_length} tokens; raise shard_size_tokens",
-        ),
-    ]
-    return [sentence for wrong, sentence in checks if wrong]
+    "One sentence for each set of keys that cannot work together."
+    return [sentence for wrong in (_wrong_sizes, _wrong_steps, _wrong_ablations, _wrong_data) for sentence in wrong(c)]
 
 # %% ../nbs/02_config.ipynb #c027
 class Config(Section):
@@ -462,16 +471,12 @@ def _sentence(
     if found["type"] == "value_error":
         return f"{found['ctx']['error']} (in {source})"
     settable = ".".join(takewhile(lambda p: isinstance(p, str), found["loc"]))  # a list is set as a whole
-    expected = (
-        "it is a section with keys of its own"
-        if found["type"] == "model_type"
-        else found["msg"][0].lower() + found["msg"][1:]
-    )
-    fix = (
-        f"set one of {settable}.{{{', '.join(k.split('.')[-1] for k in config_keys() if k.startswith(settable + '.'))}}}"
-        if found["type"] == "model_type"
-        else f"correct it there or with --set {settable}=VALUE"
-    )
+    if found["type"] == "model_type":
+        inside = ", ".join(k.split(".")[-1] for k in config_keys() if k.startswith(settable + "."))
+        expected, fix = "it is a section with keys of its own", f"set one of {settable}.{{{inside}}}"
+    else:
+        expected = found["msg"][0].lower() + found["msg"][1:]
+        fix = f"correct it there or with --set {settable}=VALUE"
     return f"{path} is {found['input']!r} in {source}, but {expected}; {fix}"
 
 # %% ../nbs/02_config.ipynb #c032
@@ -504,6 +509,46 @@ def _parse(
         line = f", line {e.problem_mark.line + 1}" if e.problem_mark else ""
         raise UserError(f"{source}{line} is not valid YAML: {e.problem}") from e
 
+# %% ../nbs/02_config.ipynb #c034-keys
+_RENAMED_KEYS = {"ablate.random_teacher": "ablate.rotated_teacher"}  # old name → new name
+
+# %% ../nbs/02_config.ipynb #c034-values
+_RENAMED_VALUES = {"ablate.flat_match": {"l0": "latents"}}  # key → {old name: new name}
+
+# %% ../nbs/02_config.ipynb #c034-new-key
+def _new_key(
+    key: str,  # dotted
+    beside: Collection[str],  # dotted keys that the same source sets
+    source: str,  # where the key was found, for the reader
+) -> str:
+    "The present name of a key. Raises UserError when both names are given."
+    new = _RENAMED_KEYS.get(key, key)
+    if new != key:
+        if new in beside:
+            raise UserError(f"{source} gives both '{key}' and '{new}', its new name; keep '{new}' only")
+        what = f"'{key}' in {source} is now called '{new}'"
+        warnings.warn(f"{what}; change it there, the old name goes with the next version", FutureWarning, stacklevel=2)
+    return new
+
+# %% ../nbs/02_config.ipynb #c034-new-names
+def _new_names(
+    value: Any,  # a value, a list of values, or a section of the tree
+    key: str,  # its dotted key, "" for the whole tree
+    source: str,  # where it was found, for the reader
+) -> Any:  # the same with the present names of keys and values
+    "Bring what was written for an earlier version up to date, with a warning for each old name."
+    if isinstance(value, dict):
+        dotted = {name: f"{key}.{name}".lstrip(".") for name in value}
+        new = {name: _new_key(d, set(dotted.values()), source) for name, d in dotted.items()}
+        names = {name: name if new[name] == d else new[name].rpartition(".")[2] for name, d in dotted.items()}
+        return {names[name]: _new_names(inside, new[name], source) for name, inside in value.items()}
+    renamed = _RENAMED_VALUES.get(key, {})
+    old = [v for v in value if isinstance(v, str) and v in renamed] if isinstance(value, list) else []
+    for v in old:
+        what = f"{key} '{v}' in {source} is now called '{renamed[v]}'"
+        warnings.warn(f"{what}; change it there, the old name goes with the next version", FutureWarning, stacklevel=2)
+    return [renamed[v] if v in old else v for v in value] if old else value
+
 # %% ../nbs/02_config.ipynb #c035
 def presets_dir() -> Path:
     "The folder of presets, in a checkout or an installed package."
@@ -527,30 +572,37 @@ def _config_text(
         return path.read_text(encoding="utf-8"), path.name
     except (OSError, UnicodeDecodeError) as e:
         reason = "is not readable text" if path.exists() else "does not exist"
-        raise UserError(
-            f"configuration '{name}' {reason}; give a preset ({', '.join(presets())}) or the path of a YAML file"
-        ) from e
+        fix = f"give a preset ({', '.join(presets())}) or the path of a YAML file"
+        raise UserError(f"configuration '{name}' {reason}; {fix}") from e
 
 # %% ../nbs/02_config.ipynb #c036
-def _apply(
-    tree: dict,  # nested plain values, changed in place
-    override: str,  # `a.b=value`
-) -> None:
-    "Set one dotted key. Raises UserError when the text is no `key=value`."
-    key, eq, text = override.partition("=")
+def _override(
+    text: str,  # `a.b=value`
+) -> tuple[str, Any]:  # the dotted key, and the value
+    "Read one override. Raises UserError when the text is no `key=value`."
+    key, eq, value = text.partition("=")
     key = key.strip()
     if not eq or not key:
-        raise UserError(f"override '{override}' is not of the form section.key=value, such as hsae.m_top=64")
+        raise UserError(f"override '{text}' is not of the form section.key=value, such as hsae.m_top=64")
+    return key, _parse(value, f"override '{text}'")
+
+# %% ../nbs/02_config.ipynb #c036_1
+def _set(
+    tree: dict,  # nested plain values, changed in place
+    key: str,  # dotted
+    value: Any,  # plain
+    source: str,  # who asks for it, for the reader
+) -> None:
+    "Set one dotted key. Raises UserError when it goes below a value."
     *folders, leaf = key.split(".")
     for i, folder in enumerate(folders):
         if tree.setdefault(folder, {}) is None:
             tree[folder] = {}
         if not isinstance(tree[folder], dict):
-            raise UserError(
-                f"override '{override}' goes below '{'.'.join(folders[:i + 1])}', which is a value and has no keys of its own"
-            )
+            above = ".".join(folders[: i + 1])
+            raise UserError(f"{source} goes below '{above}', which is a value and has no keys of its own")
         tree = tree[folder]
-    tree[leaf] = _parse(text, f"override '{override}'")
+    tree[leaf] = value
 
 # %% ../nbs/02_config.ipynb #c037
 def load_config(
@@ -562,12 +614,15 @@ def load_config(
     tree = _parse(text, source)
     tree = {} if tree is None else tree
     if not isinstance(tree, dict):
-        raise UserError(
-            f"{source} holds a {type(tree).__name__} at its top level, expected sections such as 'model:' and 'hsae:'"
-        )
+        found = type(tree).__name__
+        raise UserError(f"{source} holds a {found} at its top level, expected sections such as 'model:' and 'hsae:'")
     tree.pop("provenance", None)  # a resolved configuration saved by a run
-    for override in overrides:
-        _apply(tree, override)
+    tree = _new_names(tree, "", source)
+    settings = [_override(override) for override in overrides]
+    for override, (key, value) in zip(overrides, settings):
+        asked = f"override '{override}'"
+        key = _new_key(key, {k for k, _ in settings}, asked)
+        _set(tree, key, _new_names(value, key, asked), asked)
     try:
         return Config.model_validate(tree)
     except ValidationError as e:
@@ -594,10 +649,9 @@ PACKAGES = ("torch", "transformers", "numpy", "scipy", "scikit-learn", "nltk", "
 # %% ../nbs/02_config.ipynb #c048_1
 def _git(*args: str) -> str | None:
     "Output of a git command in this package's checkout; None where there is no git or no checkout."
+    command = ["git", "-C", str(repo_dir()), *args]
     try:
-        done = subprocess.run(
-            ["git", "-C", str(Path(__file__).resolve().parent), *args], capture_output=True, text=True, timeout=10
-        )
+        done = subprocess.run(command, capture_output=True, text=True, timeout=10)
     except (OSError, subprocess.TimeoutExpired):
         return None
     return done.stdout.strip() if done.returncode == 0 else None

@@ -47,13 +47,16 @@ def file_sha256(path: Path | str) -> str:  # 64 hexadecimal digits
 
 # %% ../nbs/00_core.ipynb #core-15
 def repo_dir() -> Path:
-    "The folder that holds `configs`, `data` and `nbs/experiments`: the checkout, or `shipped` inside an installed package."
+    """The folder that holds `configs`, `data` and `nbs/experiments`.
+
+    It is the checkout, or `shipped` inside an installed package."""
     package = Path(__file__).resolve().parent
     shipped = package / "shipped"
     return shipped if shipped.is_dir() else package.parent
 
 # %% ../nbs/00_core.ipynb #core-19
-Item, Outcome = TypeVar("Item"), TypeVar("Outcome")
+Item = TypeVar("Item")
+Outcome = TypeVar("Outcome")
 
 # %% ../nbs/00_core.ipynb #core-20
 def side_by_side(
@@ -77,11 +80,10 @@ def side_by_side(
         with torch.inference_mode(inference), torch.set_grad_enabled(recording):
             return function(item)
 
-    torch.set_num_threads(threads // workers)
+    share = threads // workers
+    torch.set_num_threads(share)
     try:
-        with ThreadPoolExecutor(
-            workers, initializer=torch.set_num_threads, initargs=(threads // workers,)
-        ) as workers_pool:
-            yield from workers_pool.map(job, items)
+        with ThreadPoolExecutor(workers, initializer=torch.set_num_threads, initargs=(share,)) as pool:
+            yield from pool.map(job, items)
     finally:
         torch.set_num_threads(threads)

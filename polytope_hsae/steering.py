@@ -332,7 +332,7 @@ EFFECTS = {  # record of `SteeringEffects` → name of the figure
 # %% ../nbs/13_steering.ipynb #c034_1
 def steering_results(
     effects: Sequence[SteeringEffects],  # of one direction per concept, or of one per concept and seed
-    group: str,  # whose directions these are
+    variant: str,  # whose directions these are
     rng: np.random.Generator,
     level: str = "parent",  # what was steered: `parent` or `child`
     seeds: Sequence[int] = (),  # the seeds behind several effects
@@ -359,8 +359,8 @@ def steering_results(
         for name, i in found.items():
             unit = {"success": "share", "leakage": "ratio", "perplexity": "factor"}.get(name, "nats")
             note = "" if math.isfinite(i.low) else "no finite interval: the on-target effect may be zero"
-            name = f"steering.{level}.{name}.alpha_{alpha:g}"
-            results.append(interval_result(i, name, group, unit, i.n_columns, n_unit, note=note, seeds=list(seeds)))
+            more = dict(level=level, dose=alpha, note=note, seeds=list(seeds))
+            results.append(interval_result(i, f"steering_{name}", variant, unit, i.n_columns, n_unit, **more))
     return results
 
 # %% ../nbs/13_steering.ipynb #c041

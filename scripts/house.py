@@ -20,6 +20,7 @@ ROOT = Path(__file__).resolve().parent.parent
 NBS = ROOT / "nbs"
 PACKAGE = "polytope_hsae"
 ROOMS = {"experiments", "theory", "tutorials", "reports", "benchmarks"}  # folders beside the package's own
+PAGES = {"index.ipynb", "glossary.ipynb"}  # pages that stand at the top
 DIRECTIVE = re.compile(r"^\s*#\s*\|\s*([\w-]+):?\s*(.*)$")
 EXPORTS = {"export", "exports", "exporti"}
 SHOWN = 5  # places printed of a broken bound without --list
@@ -123,7 +124,9 @@ def constants(cell: Cell) -> list[str]:
     "Public names assigned at the top level of a cell"
     targets = []
     for node in parsed(cell.source).body:
-        targets += node.targets if isinstance(node, ast.Assign) else [node.target] if isinstance(node, ast.AnnAssign) else []
+        targets += (
+            node.targets if isinstance(node, ast.Assign) else [node.target] if isinstance(node, ast.AnnAssign) else []
+        )
     names = [n.id for t in targets for n in ast.walk(t) if isinstance(n, ast.Name) and isinstance(n.ctx, ast.Store)]
     return [n for n in names if not n.startswith("_")]
 
@@ -222,7 +225,13 @@ def cell_sizes(notebooks: list[Notebook]) -> list[Measure]:
 def long_lines(notebooks: list[Notebook]) -> list[Measure]:
     found = []
     for name, exported in (("exported code", True), ("other code cells", False)):
-        lines = [(len(line), c.place) for n in notebooks for c in n.cells if c.exported == exported for line in c.source.splitlines()]
+        lines = [
+            (len(line), c.place)
+            for n in notebooks
+            for c in n.cells
+            if c.exported == exported
+            for line in c.source.splitlines()
+        ]
         places = [f"{place}: {length} characters" for length, place in sorted(lines, reverse=True) if length > 120]
         found.append(Measure(f"longest line in {name}", max(lines, default=(0, ""))[0], 120, places))
     return found
@@ -269,8 +278,8 @@ def names_of_files(notebooks: list[Notebook]) -> list[Measure]:
     wrong = []
     for notebook in notebooks:
         *folders, name = notebook.path.removesuffix(".ipynb").split("/")
-        if not (folders and folders[0] in ROOMS):
-            parts = folders if name == "index" else [*folders, name]
+        if notebook.module or not (folders and folders[0] in ROOMS or notebook.path in PAGES):
+            parts = folders if name in ("index", "glossary") else [*folders, name]
             wrong += [f"nbs/{notebook.path}"] if not all(numbered.fullmatch(p) for p in parts) else []
     twins = Counter((str(Path(n.path).parent), Path(n.path).name[:2]) for n in notebooks if n.module and not n.is_door)
     wrong += [f"nbs/{folder}: two notebooks are numbered {digits}" for (folder, digits), k in twins.items() if k > 1]

@@ -1,12 +1,13 @@
 """Execute notebooks and store what they show, so that a second execution leaves no diff.
 
-`scripts/outputs.py` executes the notebooks whose stored output is stale, `scripts/outputs.py PATH …` these notebooks or folders;
-`--check` only names the stale ones and exits 1 when there are any, without executing anything. A notebook remembers which code its
-output belongs to: a digest of its code cells in its metadata (`outputs_of`). Cells that `make test` skips (`#| eval: false`, `#| slow` and
-the other flags of settings.ini) are not executed either and keep the output they have, unless `--flags slow` asks for them.
+`scripts/outputs.py` executes the notebooks whose stored output is stale, `scripts/outputs.py PATH …` these notebooks or
+folders; `--check` only names the stale ones and exits 1 when there are any, without executing anything. A notebook
+remembers which code its output belongs to: a digest of its code cells in its metadata (`outputs_of`). Cells that
+`make test` skips (`#| eval: false`, `#| slow` and the other flags of settings.ini) are not executed either and keep the
+output they have, unless `--flags slow` asks for them.
 
-What would differ next time is not stored: progress bars, warnings, addresses, paths of this machine, random ids. Phase notebooks and
-other folders with a `.notest` file stay without output.
+What would differ next time is not stored: progress bars, warnings, addresses, paths of this machine, random ids. Phase
+notebooks and other folders with a `.notest` file stay without output.
 """
 
 import argparse
@@ -18,7 +19,9 @@ from concurrent.futures import ProcessPoolExecutor, as_completed
 from multiprocessing import get_context
 from pathlib import Path
 
-os.environ.setdefault("OMP_NUM_THREADS", "1")  # as in scripts/test.py: workers otherwise fight over the cores inside torch
+os.environ.setdefault(
+    "OMP_NUM_THREADS", "1"
+)  # as in scripts/test.py: workers otherwise fight over the cores inside torch
 os.environ.setdefault("TOKENIZERS_PARALLELISM", "false")
 
 from execnb.nbio import nb2str, read_nb
@@ -55,7 +58,7 @@ def digest(sources: list[str]) -> str:
 
 
 def stamps(nb: dict) -> dict[str, str]:
-    "What the output of a notebook depends on: its executed code, and apart from it the skipped code whose output is kept"
+    "What a notebook's output depends on: its executed code, and apart from it the skipped code whose output is kept"
     code = [c for c in nb["cells"] if c["cell_type"] == "code"]
     run = [c["source"] for c in code if not is_skipped(c)]
     kept = [c["source"] for c in code if is_skipped(c) and c["outputs"]]
@@ -77,14 +80,18 @@ def why_stale(path: Path) -> str:
     if stored.get("cells") != now["cells"]:
         return "its code has changed"
     if stored.get("skipped") != now.get("skipped"):
-        return "the code of a skipped cell with output has changed: --flags slow executes it, --accept keeps what it shows"
+        return (
+            "the code of a skipped cell with output has changed: --flags slow executes it, --accept keeps what it shows"
+        )
     return ""
 
 
 def write(path: Path, nb: dict, before: bytes) -> None:
     "Clean as nbdev_clean does, and replace the file in one step unless somebody else has changed it"
     config = get_config()
-    clean_nb(nb, False, config.allowed_metadata_keys.split(), config.allowed_cell_metadata_keys.split(), config.clean_ids)
+    clean_nb(
+        nb, False, config.allowed_metadata_keys.split(), config.allowed_cell_metadata_keys.split(), config.clean_ids
+    )
     if path.read_bytes() != before:
         raise RuntimeError("the notebook was changed while it was executed; its output is not stored")
     temporary = path.with_name(f".{path.stem}.{os.getpid()}.tmp")
@@ -154,10 +161,18 @@ def store_all(paths: list[Path], workers: int, **options) -> int:
 
 def main() -> int:
     parser = argparse.ArgumentParser(description=__doc__.split("\n")[0])
-    parser.add_argument("paths", nargs="*", help="notebooks or folders; without any, the notebooks whose stored output is stale")
-    parser.add_argument("--check", action="store_true", help="name the stale notebooks, execute nothing; exit 1 when there are any")
-    parser.add_argument("--verify", action="store_true", help="execute, store nothing, and name what differs from the stored output")
-    parser.add_argument("--accept", action="store_true", help="execute nothing: the stored output is right for the code as it is now")
+    parser.add_argument(
+        "paths", nargs="*", help="notebooks or folders; without any, the notebooks whose stored output is stale"
+    )
+    parser.add_argument(
+        "--check", action="store_true", help="name the stale notebooks, execute nothing; exit 1 when there are any"
+    )
+    parser.add_argument(
+        "--verify", action="store_true", help="execute, store nothing, and name what differs from the stored output"
+    )
+    parser.add_argument(
+        "--accept", action="store_true", help="execute nothing: the stored output is right for the code as it is now"
+    )
     parser.add_argument("--all", action="store_true", help="every notebook, stale or not")
     parser.add_argument("--flags", default="", help="test flags to run as well, e.g. 'slow gpu'")
     parser.add_argument("--workers", type=int, default=2, help="notebooks executed at a time")
@@ -165,8 +180,9 @@ def main() -> int:
     found = notebooks(args.paths)
     stale = {path: reason for path in found if (reason := why_stale(path))}
     if args.check:
-        print(*(f"stale {path.relative_to(ROOT)}: {reason}" for path, reason in stale.items()), sep="\n")
-        print(f"{len(found) - len(stale)} notebooks show what their code shows, {len(stale)} are stale: scripts/outputs.py")
+        for path, reason in stale.items():
+            print(f"stale {path.relative_to(ROOT)}: {reason}")
+        print(f"{len(found) - len(stale)} notebooks show what their code shows, {len(stale)} are stale")
         return 1 if stale or not found else 0
     chosen = found if args.paths or args.all or args.verify else list(stale)
     failed = store_all(chosen, args.workers, force=args.flags, accept=args.accept, verify=args.verify)

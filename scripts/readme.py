@@ -1,4 +1,4 @@
-"""Write README.md from nbs/index.ipynb: its prose and code, without hidden cells and without outputs that need a browser."""
+"""Write README.md from nbs/index.ipynb: its prose and code, without hidden cells and outputs."""
 
 import re
 from pathlib import Path

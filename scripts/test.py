@@ -1,4 +1,4 @@
-"""Everything that must hold before a change lands: exports in sync, notebooks clean and formatted, every notebook's tests.
+"""Everything that must hold before a change lands: the tree's checks, then every notebook's tests.
 
 Prints one line a check and closes with `N passed, N failed`; the exit code is 1 when anything failed or nothing ran.
 `scripts/test.py PATH …` runs the tests of these notebooks only; `--flags slow` also runs cells marked `#| slow`.
@@ -21,26 +21,41 @@ BIN = Path(sys.executable).parent
 
 
 def digest() -> dict[str, str]:
-    "Content hash of every notebook and exported module"
-    files = [*ROOT.glob("nbs/**/*.ipynb"), *ROOT.glob("polytope_hsae/*.py"), ROOT / "README.md"]
-    return {
-        str(f.relative_to(ROOT)): hashlib.sha256(f.read_bytes()).hexdigest() for f in files if ".ipynb_checkpoints" not in str(f)
-    }
+    "Content hash of every notebook, exported module and script"
+    patterns = ["nbs/**/*.ipynb", "polytope_hsae/**/*.py", "scripts/*.py", "benchmarks/*.py", "setup.py", "README.md"]
+    files = [f for pattern in patterns for f in ROOT.glob(pattern) if ".ipynb_checkpoints" not in f.parts]
+    return {str(f.relative_to(ROOT)): hashlib.sha256(f.read_bytes()).hexdigest() for f in files}
 
 
-def leaves_no_diff(name: str, *command: str) -> bool:
-    "Whether a command that rewrites files finds nothing to rewrite; what it changed is named"
-    before = digest()
+def passes(name: str, *command: str, unchanged: bool = False) -> bool:
+    "Whether a command succeeds and, where asked, finds no file to rewrite; what it said or changed is printed when not"
+    before = digest() if unchanged else {}
     done = subprocess.run([str(BIN / command[0]), *command[1:]], cwd=ROOT, capture_output=True, text=True)
-    after = digest()
+    after = digest() if unchanged else {}
     changed = sorted(k for k in before.keys() | after.keys() if before.get(k) != after.get(k))
     ok = done.returncode == 0 and not changed
     print(f"{'ok  ' if ok else 'FAIL'} {name}", flush=True)
     if changed:
         print("     changed: " + ", ".join(changed), flush=True)
     if done.returncode:
-        print(done.stdout[-2000:] + done.stderr[-2000:], flush=True)
+        print(done.stdout[-6000:] + done.stderr[-6000:], flush=True)
     return ok
+
+
+def tree_checks() -> list[bool]:
+    "What is asked of the tree as a whole, before any notebook is run"
+    cache = str(Path(sys.prefix) / "cache" / "mypy")
+    return [
+        passes("exported modules match their notebooks", "nbdev_export", unchanged=True),
+        passes("notebooks are committed clean", "nbdev_clean", unchanged=True),
+        passes("README.md matches nbs/index.ipynb", "python", "scripts/readme.py", unchanged=True),
+        passes("black, isort and flake8 find nothing", "python", "scripts/format.py", unchanged=True),
+        passes("imports point one way", "lint-imports", "--no-cache", "--no-logo", "scripts/importlinter.ini"),
+        passes("mypy finds nothing", "mypy", "--config-file", "scripts/mypy.ini", "--cache-dir", cache),
+        passes("the house keeps its bounds", "python", "scripts/house.py"),
+        passes("stored outputs belong to their code", "python", "scripts/outputs.py", "--check"),
+        passes("the wheel carries all a run needs", "python", "scripts/wheel.py"),
+    ]
 
 
 def notebook_tests(paths: list[str], flags: str) -> list[bool]:
@@ -70,18 +85,13 @@ def notebook_tests(paths: list[str], flags: str) -> list[bool]:
 
 def main() -> int:
     parser = argparse.ArgumentParser(description=__doc__.split("\n")[0])
-    parser.add_argument("paths", nargs="*", help="notebooks to test; all, and the checks of the tree, when none is given")
+    parser.add_argument(
+        "paths", nargs="*", help="notebooks to test; all, and the checks of the tree, when none is given"
+    )
     parser.add_argument("--flags", default="", help="test flags to run as well, e.g. 'slow gpu'")
     args = parser.parse_args()
     start = time.time()
-    checks = []
-    if not args.paths:
-        checks += [
-            leaves_no_diff("exported modules match their notebooks", "nbdev_export"),
-            leaves_no_diff("notebooks are committed clean", "nbdev_clean"),
-            leaves_no_diff("README.md matches nbs/index.ipynb", "python", "scripts/readme.py"),
-            leaves_no_diff("black, isort and flake8 find nothing", "python", "scripts/format.py"),
-        ]
+    checks = [] if args.paths else tree_checks()
     notebooks = notebook_tests(args.paths, args.flags)
     if not notebooks:
         print("FAIL no notebook was found to test")

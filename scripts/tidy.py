@@ -16,7 +16,7 @@ HIDDEN = {"hide", "exporti"}
 PROGRESS = re.compile(r"\d+%\||\d+(\.\d+)?\s?(it|s)/(s|it)\b")
 TIMED = re.compile(r"^(CPU times|Wall time)|\d ([mµun]?s) ± .* per loop")
 OBJECT = re.compile(r"^[\[(]*<[^>]* at 0x[0-9a-f]+>|^<(Axes|Figure)\b|^Text\(|^\(?array\(\[\[?<Axes")
-ADDRESS = re.compile(r"\b0x[0-9a-fA-F]{7,16}\b")
+ADDRESS = re.compile(r"( at )?\b0x[0-9a-fA-F]{7,16}\b")
 UUID = re.compile(r"\b[0-9a-f]{8}-[0-9a-f]{4}-[0-9a-f]{4}-[0-9a-f]{4}-[0-9a-f]{12}\b")
 STYLER = re.compile(r"\bT_([0-9a-f]{5})(?=\b|_)")
 
@@ -44,7 +44,7 @@ def tidy_text(text: str, ids: dict[str, str], index: int) -> str:
         return ids.setdefault(match.group(0), f"{index}_{len(ids)}")
 
     text = STYLER.sub(lambda m: f"T_{numbered(m)}", text)
-    return ADDRESS.sub("0x…", UUID.sub(numbered, text))
+    return ADDRESS.sub(lambda m: "" if m.group(1) else "0x…", UUID.sub(numbered, text))
 
 
 def tidy_stream(lines: list[str]) -> list[str]:
@@ -54,14 +54,14 @@ def tidy_stream(lines: list[str]) -> list[str]:
 
 
 def tidy_png(data: str) -> str:
-    "A figure no wider than WIDTH, in at most 256 colours and without metadata: small, and the same bytes for the same picture"
+    "A figure at most WIDTH wide, in 256 colours, without metadata: small, and the same bytes for the same picture"
     image = Image.open(io.BytesIO(base64.b64decode(data))).convert("RGBA")
     page = Image.new("RGBA", image.size, "white")
     page.alpha_composite(image)
     image = page.convert("RGB")
     if image.width > WIDTH:
         image = image.resize((WIDTH, round(image.height * WIDTH / image.width)), Image.Resampling.LANCZOS)
-    image = image.quantize(256, method=Image.Quantize.FASTOCTREE, dither=Image.Dither.NONE)
+    image = image.quantize(256, method=Image.Quantize.MEDIANCUT, dither=Image.Dither.NONE)
     written = io.BytesIO()
     image.save(written, format="PNG", optimize=True)
     return base64.b64encode(written.getvalue()).decode()

@@ -5,7 +5,7 @@
 # %% auto #0
 __all__ = ['ActivationStore', 'DTYPES', 'Documents', 'LiveBatches', 'Packed', 'Plan', 'STORE_COLUMNS', 'ShuffledBatches',
            'StoreWriter', 'block_residuals', 'capture', 'check_residual', 'decoder_blocks', 'final_residual',
-           'is_complete', 'opening_tokens', 'pack', 'plan_corpus', 'prompt_residuals', 'read_documents']
+           'is_complete', 'opening_tokens', 'pack', 'plan_corpus', 'prompt_residuals', 'read_documents', 'within_norm']
 
 # %% ../../nbs/07_activations/index.ipynb #all
 _all_ = [
@@ -29,4 +29,5 @@ _all_ = [
     "plan_corpus",
     "prompt_residuals",
     "read_documents",
+    "within_norm",
 ]

@@ -52,7 +52,7 @@ import numpy as np
 import pandas as pd
 import torch
 
-from .compare import CONCEPT_SCORES, MODEL_SCORES, score_table
+from .compare import CONCEPT_SCORES, MODEL_SCORES, Score, score_table
 from .folder import model_dir
 from .variants import Recipe
 from ..metrics.evaluate import Scores
@@ -118,7 +118,7 @@ def efficiency_results(
             i, late = found[variant]
             note = f"{late} of {len(seeds)} seeds never get there in {budget:.0f} steps: a lower bound" if late else ""
             more = dict(nulls=nulls, seeds=list(seeds), note=note)
-            results.append(interval_result(i, f"steps_to.{name}", variant, "steps", len(seeds), "seeds", **more))
+            results.append(interval_result(i, "steps_to", variant, "steps", len(seeds), "seeds", condition=name, **more))
     return results
 
 # %% ../../nbs/16_experiment/11_curves.ipynb #c010-1
@@ -129,41 +129,50 @@ def model_frame(
     "Scores of every trained model, for figures"
     rows = []
     for variant, found in scores.items():
-        values = {name: score_table(found, name) for name in MODEL_SCORES}
-        for name in (f"{score}.{level}" for level in ("parents", "children") for score in CONCEPT_SCORES):
-            table_SC = score_table(found, name)
+        values = {score.column: score_table(found, score) for score in MODEL_SCORES}
+        for score in CONCEPT_SCORES:
+            table_SC = score_table(found, score)
             kept_C = np.isfinite(table_SC).all(0)
-            values[name] = table_SC[:, kept_C].mean(1) if kept_C.any() else np.full(len(found), np.nan)
+            values[score.column] = table_SC[:, kept_C].mean(1) if kept_C.any() else np.full(len(found), np.nan)
         rows.append(pd.DataFrame({"model": variant, "seed": list(seeds), **values}))
     return pd.concat(rows, ignore_index=True)
 
 # %% ../../nbs/16_experiment/11_curves.ipynb #c010_1-1
-SPREAD = ("ev", "ce_score", "purity.parents", "leakage.parents", "auc.parents", "purity.children", "dead_fraction")
+SPREAD = (
+    Score("ev"),
+    Score("ce_score"),
+    Score("purity", "parent"),
+    Score("leakage", "parent"),
+    Score("auc", "parent"),
+    Score("purity", "child"),
+    Score("dead_fraction"),
+)
 
 # %% ../../nbs/16_experiment/11_curves.ipynb #c010_2
 def seed_table(
     frame: pd.DataFrame,  # of `model_frame`
-    names: Sequence[str] = SPREAD,  # which scores
+    scores: Sequence[Score] = SPREAD,
 ) -> pd.DataFrame:  # one row per variant
     "Mean and standard deviation over seeds of a variant's scores, as text"
-    by_arm = frame.groupby("model", sort=False)[list(names)]
-    mean, sd = by_arm.mean(), by_arm.std(ddof=1)
-    text = {n: [f"{m:.3f} ± {s:.3f}" for m, s in zip(mean[n], sd[n])] for n in names}
+    columns = [score.column for score in scores]
+    by_variant = frame.groupby("model", sort=False)[columns]
+    mean, sd = by_variant.mean(), by_variant.std(ddof=1)
+    text = {c: [f"{m:.3f} ± {s:.3f}" for m, s in zip(mean[c], sd[c])] for c in columns}
     return pd.DataFrame({"variant": mean.index, **text})
 
 # %% ../../nbs/16_experiment/11_curves.ipynb #c010_3
 def seed_metadata(
     frame: pd.DataFrame,  # of `model_frame`
-    names: Sequence[str] = SPREAD,  # which scores
-) -> dict[str, float]:  # `seed_sd.SCORE.ARM` → standard deviation; undefined ones are left out
+    scores: Sequence[Score] = SPREAD,
+) -> dict[str, list[dict]]:  # `seed_sd` → one record per variant and score; undefined ones are left out
     "The same spread for `results.json`"
-    sd = frame.groupby("model", sort=False)[list(names)].std(ddof=1)
-    return {
-        f"seed_sd.{n}.{variant}": float(sd.loc[variant, n])
+    sd = frame.groupby("model", sort=False)[[score.column for score in scores]].std(ddof=1)
+    records = [
+        dict(statistic=score.statistic, level=score.level, variant=variant, value=float(sd.loc[variant, score.column]))
         for variant in sd.index
-        for n in names
-        if np.isfinite(sd.loc[variant, n])
-    }
+        for score in scores
+    ]
+    return {"seed_sd": [record for record in records if np.isfinite(record["value"])]}
 
 # %% ../../nbs/16_experiment/11_curves.ipynb #c015
 def agreement_results(
@@ -187,6 +196,8 @@ def agreement_results(
         i, n_unit = crossed_interval(same_SC, rng), f"concepts × {S} seeds"
         nulls = {"rows of other concepts": null}
         results.append(
-            interval_result(i, "seed_agreement.parents", variant, "cos", C, n_unit, seeds=list(seeds), nulls=nulls)
+            interval_result(
+                i, "seed_agreement", variant, "cos", C, n_unit, level="parent", seeds=list(seeds), nulls=nulls
+            )
         )
     return results

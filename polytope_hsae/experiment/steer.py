@@ -190,16 +190,15 @@ def steering_comparisons(
         )
 
     share_kl = lambda variant: np.stack([e.ratio_kl_ABN[a].mean(0).numpy() for e in effects[f"{variant} latent"]])
-    target = targets_of(cfg)["steering_leakage"] if level == "parent" else None
-    wanted = {
-        "steering_leakage": (leakage, target, "ratio"),
-        "sibling_ratio": (share_kl, None, "nats"),
+    target = targets_of(cfg).get(("steering_leakage", level))
+    wanted = {  # metric → statistic, its values under a variant, target, unit
+        "steering_leakage": ("steering_leakage", leakage, target, "ratio"),
+        "sibling_ratio": ("steering_ratio_kl", share_kl, None, "nats"),
     }
     others = [variant for variant in variants if variant not in ("baseline", "teacher")]
-    suffix = "" if level == "parent" else f".{level}"
     return [
         compare(
-            f"{name}{suffix}.difference",
+            statistic,
             of("teacher"),
             of("baseline"),
             bound,
@@ -208,9 +207,11 @@ def steering_comparisons(
             nulls={c: of(c) for c in others},
             seeds=seeds,
             smaller_is_better=True,
+            level=level,
+            dose=alpha,
         )
-        for name, (of, bound, unit) in wanted.items()
-        if name in cfg.eval.metrics
+        for metric, (statistic, of, bound, unit) in wanted.items()
+        if metric in cfg.eval.metrics
     ]
 
 # %% ../../nbs/16_experiment/13_steer.ipynb #c013b

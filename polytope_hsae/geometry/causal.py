@@ -19,7 +19,9 @@ from ..core import atomic_write
 
 # %% ../../nbs/05_geometry/00_causal.ipynb #c006
 class CausalGeometry(NamedTuple):
-    "The causal inner product of one unembedding matrix (Park et al. section 3): the maps between residuals, tokens and the unified space."
+    """The causal inner product of one unembedding matrix (Park et al., section 3).
+
+    It maps residuals and tokens to the unified space, and back."""
 
     mean_D: Tensor  # γ̄, mean unembedding row: the origin of the unified space
     sqrt_DD: Tensor  # Σ^(1/2), symmetric
@@ -42,7 +44,9 @@ class CausalGeometry(NamedTuple):
         return l_BD @ self.inv_sqrt_DD
 
     def steering(self, l_ND: Tensor) -> Tensor:
-        "What to add to a residual to move its context by ℓ, Σ^(-1/2)ℓ; the logit of v changes by ℓᵀg_v, up to one constant."
+        """What to add to a residual to move its context by ℓ, Σ^(-1/2)ℓ.
+
+        The logit of v changes by ℓᵀg_v, up to one constant."""
         return l_ND @ self.inv_sqrt_DD
 
     def detector(self, l_ND: Tensor) -> Tensor:
@@ -64,30 +68,29 @@ def geometry_from_covariance(
 ) -> CausalGeometry:  # float32
     """Both roots of the shrunk, floored Σ from one float64 eigendecomposition.
 
-    Raises ValueError when Σ is not finite, has no variance, or stays singular because both guards are 0. Cost: about 10 d³.
-    """
-    if not 0 <= shrinkage <= 1 or eigen_floor < 0:
-        raise ValueError(
-            f"geometry.shrinkage is {shrinkage} and geometry.eigen_floor {eigen_floor}; give a share in [0, 1] and a number ≥ 0"
-        )
+    Raises ValueError when Σ is not finite, has no variance, or stays singular because both guards are 0.
+    Cost: about 10 d³."""
+    of_kind = f"the covariance of kind '{kind}'"
+    if not 0 <= shrinkage <= 1:
+        raise ValueError(f"geometry.shrinkage is {shrinkage}; give a share in [0, 1]")
+    if eigen_floor < 0:
+        raise ValueError(f"geometry.eigen_floor is {eigen_floor}; give a number ≥ 0")
     cov_DD = cov_DD.double()
     if not cov_DD.isfinite().all():
-        raise ValueError(
-            f"the covariance of kind '{kind}' has {int((~cov_DD.isfinite()).sum())} non-finite entries: check the unembedding rows and residuals it was measured on"
-        )
+        bad = int((~cov_DD.isfinite()).sum())
+        raise ValueError(f"{of_kind} has {bad} non-finite entries; check the unembedding rows and residuals behind it")
     scale = cov_DD.diagonal().mean()
     if scale <= 0:
-        raise ValueError(
-            f"the covariance of kind '{kind}' has no variance: its rows are all equal, so no metric can be measured on them"
-        )
+        raise ValueError(f"{of_kind} has no variance: all rows are equal; measure it on rows that differ")
     eigen_D, basis_DD = torch.linalg.eigh((1 - shrinkage) * cov_DD)
     eigen_D = eigen_D + shrinkage * scale
     lowest = eigen_floor * eigen_D[-1]
     n_floored = int((eigen_D < lowest).sum())
     eigen_D = eigen_D.clamp_min(lowest)
     if eigen_D[0] <= 1e-14 * eigen_D[-1]:
+        smallest = f"its smallest eigenvalue is {eigen_D[0]:.1e}"
         raise ValueError(
-            f"the covariance of kind '{kind}' is singular (smallest eigenvalue {eigen_D[0]:.1e}): raise geometry.shrinkage or geometry.eigen_floor above 0"
+            f"{of_kind} is singular ({smallest}); raise geometry.shrinkage or geometry.eigen_floor above 0"
         )
     if inverted:
         eigen_D, basis_DD = 1 / eigen_D.flip(0), basis_DD.flip(1)
@@ -99,7 +102,9 @@ def covariance(
     rows_ND: Tensor,  # rows of any float dtype
     chunk: int = 8192,  # rows converted to float64 at a time
 ) -> tuple[Tensor, Tensor]:  # mean [D] and population covariance [D, D], float64
-    "Mean and covariance (1/n, as in Park et al.'s code) in float64. Raises ValueError on fewer than two rows. Cost: 2·n·d²; memory d² and one chunk."
+    """Mean and covariance (1/n, as in Park et al.'s code) in float64.
+
+    Raises ValueError on fewer than two rows. Cost: 2·n·d²; memory d² and one chunk."""
     if len(rows_ND) < 2:
         raise ValueError(f"a covariance needs at least 2 rows, got {len(rows_ND)}")
     mean_D = torch.stack([c.double().sum(0) for c in rows_ND.split(chunk)]).sum(0) / len(rows_ND)
@@ -113,14 +118,16 @@ def covariance(
 def fisher_covariance(
     gamma_VD: Tensor,  # unembedding rows
     resid_BD: Tensor,  # final residuals of some contexts
-    logits: Callable[[Tensor], Tensor] | None = None,  # residuals → logits when they are more than λᵀγ (bias, soft-cap)
+    # residuals → logits, when these are more than λᵀγ (bias, soft-cap)
+    logits: Callable[[Tensor], Tensor] | None = None,
     block: int = 8192,  # rows of the vocabulary in float64 at a time
 ) -> tuple[Tensor, Tensor]:  # p̄-weighted mean row [D] and E_x Cov_{p(·|x)}(γ) [D, D], float64
     """Softmax-weighted covariance of unembedding rows: the mean Fisher information of the residual.
 
-    Raises ValueError when every context is certain of its next token. Cost: 4·B·V·d + 2·V·d²; memory: 2²⁴ probabilities, B·d, d².
-    """
-    prob_V, means, origin_D = gamma_VD.new_zeros(len(gamma_VD), dtype=torch.float64), [], gamma_VD.double().mean(0)
+    Raises ValueError when every context is certain of its next token. Cost: 4·B·V·d + 2·V·d²; memory: 2²⁴
+    probabilities, B·d, d²."""
+    prob_V, means = gamma_VD.new_zeros(len(gamma_VD), dtype=torch.float64), []
+    origin_D = gamma_VD.double().mean(0)
     blocks = lambda: (c.double() - origin_D for c in gamma_VD.split(block))
     for resid in resid_BD.split(max(1, 2**24 // len(gamma_VD))):
         p_bV = (logits(resid) if logits else resid @ gamma_VD.T).double().softmax(-1)
@@ -130,9 +137,8 @@ def fisher_covariance(
     second_DD = sum((c.T * p) @ c for c, p in zip(blocks(), prob_V.split(block)))
     fisher_DD = second_DD - mean_BD.T @ mean_BD / len(mean_BD)
     if fisher_DD.trace() <= 1e-12 * second_DD.trace():
-        raise ValueError(
-            f"the Fisher metric of {len(mean_BD)} contexts is zero: each is certain of its next token; take contexts with open endings, or geometry.whitening unembedding_rows"
-        )
+        zero = f"the Fisher metric of {len(mean_BD)} contexts is zero, as each is certain of its next token"
+        raise ValueError(f"{zero}; take contexts with open endings, or geometry.whitening unembedding_rows")
     return mean_BD.mean(0) + origin_D, fisher_DD
 
 # %% ../../nbs/05_geometry/00_causal.ipynb #c016
@@ -146,27 +152,25 @@ def causal_geometry(
     whitening: Whitening = "unembedding_rows",  # what the metric is measured on; see the table
     resid_BD: Tensor | None = None,  # final residuals, for `fisher` and `logit_covariance`
     row_mask_V: Tensor | None = None,  # bool: rows to measure on; all when None
-    logits: (
-        Callable[[Tensor], Tensor] | None
-    ) = None,  # residuals → logits, for `fisher` on a model with bias or soft-cap
+    # residuals → logits, for `fisher` on a model with bias or soft-cap
+    logits: Callable[[Tensor], Tensor] | None = None,
 ) -> CausalGeometry:
     """The causal inner product of an unembedding matrix (Park et al., section 3), or one of its ablations.
 
-    Raises ValueError on non-finite rows, an unknown whitening, missing residuals, or contexts without uncertainty (`fisher`). Cost: see the table, plus 10·d³ in float64.
-    """
+    Raises ValueError on non-finite rows, an unknown whitening, missing residuals, or contexts without uncertainty
+    (`fisher`). Cost: see the table, plus 10·d³ in float64."""
     if whitening not in get_args(Whitening):
         raise ValueError(f"geometry.whitening is '{whitening}'; choose one of {', '.join(get_args(Whitening))}")
     if whitening in ("fisher", "logit_covariance") and resid_BD is None:
-        raise ValueError(
-            f"geometry.whitening '{whitening}' is measured on contexts: pass their final residuals as resid_BD"
-        )
+        measured = f"geometry.whitening '{whitening}' is measured on contexts"
+        raise ValueError(f"{measured}, and none are given; pass their final residuals as resid_BD")
     rows_VD = (gamma_VD if row_mask_V is None else gamma_VD[row_mask_V]).detach()
     used = logits if logits is None or row_mask_V is None else lambda resid: logits(resid)[:, row_mask_V]
     bad = (~rows_VD.isfinite()).any(1)
     if bad.any():
-        raise ValueError(
-            f"{int(bad.sum())} of {len(bad)} unembedding rows are not finite (first: row {int(bad.nonzero()[0])}): reload the model, or leave them out by row_mask_V"
-        )
+        where = f"(first: row {int(bad.nonzero()[0])})"
+        found = f"{int(bad.sum())} of {len(bad)} unembedding rows are not finite {where}"
+        raise ValueError(f"{found}; reload the model, or leave them out by row_mask_V")
     if whitening == "fisher":
         mean_D, cov_DD = fisher_covariance(rows_VD.float(), resid_BD.float(), used)
     elif whitening == "logit_covariance":
@@ -176,9 +180,8 @@ def causal_geometry(
     else:
         mean_D, cov_DD = covariance(rows_VD)
         cov_DD = cov_DD.diagonal().diag() if whitening == "diagonal" else cov_DD
-    return geometry_from_covariance(
-        cov_DD, mean_D, whitening, shrinkage, eigen_floor, inverted=whitening == "logit_covariance"
-    )
+    inverted = whitening == "logit_covariance"
+    return geometry_from_covariance(cov_DD, mean_D, whitening, shrinkage, eigen_floor, inverted)
 
 # %% ../../nbs/05_geometry/00_causal.ipynb #c030
 def cosine(
@@ -193,7 +196,9 @@ def angle_deg(
     a_ND: Tensor,  # vectors
     b_ND: Tensor,  # vectors, broadcast against a
 ) -> Tensor:  # degrees in [0, 180]; NaN where a vector is zero
-    "Angle between vectors; by 2·atan2(‖â−b̂‖, ‖â+b̂‖), which stays exact near 0° and 180° where arccos loses half its digits."
+    """Angle between vectors, 2·atan2(‖â−b̂‖, ‖â+b̂‖).
+
+    This stays exact near 0° and 180°, where arccos loses half its digits."""
     a, b = a_ND / a_ND.norm(dim=-1, keepdim=True), b_ND / b_ND.norm(dim=-1, keepdim=True)
     return torch.rad2deg(2 * torch.atan2((a - b).norm(dim=-1), (a + b).norm(dim=-1)))
 
@@ -219,7 +224,7 @@ def random_rotate(
     degrees: float,  # angle between each vector and its image
     generator: Generator | None = None,  # of the random directions
 ) -> Tensor:  # rotated vectors, lengths kept
-    "Turn each vector by a given angle towards a random orthogonal direction, cos θ·v + sin θ·‖v‖·u with u ⟂ v, ‖u‖ = 1."
+    "Rotate each vector towards a random orthogonal direction u of unit length, cos θ·v + sin θ·‖v‖·u."
     u_ND = torch.randn(v_ND.shape, generator=generator, dtype=v_ND.dtype).to(v_ND.device)
     u_ND = orthogonalise(u_ND, v_ND)
     u_ND = u_ND / u_ND.norm(dim=-1, keepdim=True) * v_ND.norm(dim=-1, keepdim=True)

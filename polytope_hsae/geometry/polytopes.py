@@ -29,12 +29,13 @@ def hull_projection(
 ) -> HullProjection:
     """Exact Euclidean projection of points on the convex hull of some vertices.
 
-    Raises ValueError on an empty or non-finite hull. Cost: d·k² once, d·k per point, and one k×k non-negative least squares per point.
-    """
-    if not len(vertices_KD) or not (vertices_KD.isfinite().all() and x_ND.isfinite().all()):
-        raise ValueError(
-            f"a hull of {len(vertices_KD)} vertices with finite coordinates is needed, and finite points: check the concept vectors"
-        )
+    Raises ValueError on an empty or non-finite hull. Cost: d·k² once, d·k per point, and one k×k non-negative least
+    squares per point."""
+    if not len(vertices_KD):
+        raise ValueError("a hull needs at least one vertex, got none; check the concept vectors")
+    if not (vertices_KD.isfinite().all() and x_ND.isfinite().all()):
+        bad = int((~vertices_KD.isfinite()).sum() + (~x_ND.isfinite()).sum())
+        raise ValueError(f"{bad} coordinates of vertices and points are not finite; check the concept vectors")
     centre_D = vertices_KD.double().mean(0)
     edges_KD, rel_ND = vertices_KD.double() - centre_D, x_ND.double() - centre_D
     basis_DK = torch.linalg.qr(edges_KD.T).Q
@@ -73,13 +74,8 @@ def matched_vertices(
         return torch.empty(0, K, dtype=torch.long)
     apart_KC = np.abs(size_S.numpy()[own_K, None] - size_S.numpy()[candidates])
     near_KW = candidates[apart_KC.argsort(1, kind="stable")[:, : K + window]]  # the last K only where others are taken
-    order_RKW = np.concatenate(
-        [
-            rng.permuted(np.tile(near_KW[:, :window], (n_hulls, 1, 1)), axis=2),
-            np.tile(near_KW[:, window:], (n_hulls, 1, 1)),
-        ],
-        2,
-    )
+    nearest_RKW = rng.permuted(np.tile(near_KW[:, :window], (n_hulls, 1, 1)), axis=2)
+    order_RKW = np.concatenate([nearest_RKW, np.tile(near_KW[:, window:], (n_hulls, 1, 1))], 2)
     chosen_RK = np.full((n_hulls, K), -1)
     for k in range(K):
         taken_RW = (order_RKW[:, k, :, None] == chosen_RK[:, None]).any(2)
@@ -105,12 +101,13 @@ def plan_hulls(
     n_hulls: int = 20,  # random hulls per family
     max_words: int = 50,  # words per family, drawn at random when there are more
 ) -> HullPlan:
-    "Draw random hulls that share no word with a family. Raises ValueError on a family without words or with fewer than two children. Cost: one sparse product."
-    bad = [f for f, (v, w) in enumerate(zip(vertex_F, word_F)) if len(v) < 2 or not len(w)]
-    if bad:
-        raise ValueError(
-            f"family {bad[0]} has {len(vertex_F[bad[0]])} children and {len(word_F[bad[0]])} held-out words: at least 2 and 1 are needed"
-        )
+    """Draw random hulls that share no word with a family. Cost: one sparse product.
+
+    Raises ValueError on a family without words or with fewer than two children."""
+    for f, (vertices, words) in enumerate(zip(vertex_F, word_F)):
+        if len(vertices) < 2 or not len(words):
+            found = f"family {f} has {len(vertices)} children and {len(words)} held-out words"
+            raise ValueError(f"{found}; give it at least 2 and 1, or leave it out")
     ends = np.cumsum([0] + [len(t) for t in token_sets])
     member_SR = csr_matrix((np.ones(ends[-1]), torch.cat(list(token_sets)).numpy(), ends))
     share_SS = (member_SR @ member_SR.T).toarray() > 0
@@ -118,9 +115,8 @@ def plan_hulls(
     random_F = [matched_vertices(v, train_S, a, n_hulls, rng) for v, a in zip(vertex_F, allowed_F)]
     some_F = [w[torch.from_numpy(rng.permutation(len(w))[:max_words])] for w in word_F]
     kept = [f for f, r in enumerate(random_F) if len(r)]
-    return HullPlan(
-        torch.tensor(kept, dtype=torch.long), *([column[f] for f in kept] for column in (vertex_F, random_F, some_F))
-    )
+    columns = [[column[f] for f in kept] for column in (vertex_F, random_F, some_F)]
+    return HullPlan(torch.tensor(kept, dtype=torch.long), *columns)
 
 # %% ../../nbs/05_geometry/01_polytopes.ipynb #c011e
 class HullTest(NamedTuple):
@@ -136,7 +132,9 @@ def hull_test(
     rows_VD: Tensor,  # vectors of the words, unified space
     vectors_SD: Tensor,  # concept vectors, estimated without the plan's words
 ) -> HullTest:
-    "Distances of held-out words to their own hull and to random ones. Cost: (R + 1) hull projections of the family's words, some 20 µs per word and hull."
+    """Distances of held-out words to their own hull and to random ones.
+
+    Cost: R + 1 hull projections of each family's words, some 20 µs per word and hull."""
     found = []
     for vertex_K, random_RK, word_N in zip(*plan[1:]):
         x_ND = rows_VD[word_N]
@@ -159,23 +157,24 @@ class SimplexQuality(NamedTuple):
 def simplex_quality(
     vertices_KD: Tensor,  # at least three
 ) -> SimplexQuality:
-    "Compare vertices with a regular simplex of the same number. Raises ValueError below three vertices or when all coincide. Cost: k²d."
+    """Compare vertices with a regular simplex of the same number. Cost: k²d.
+
+    Raises ValueError below three vertices or when all coincide."""
     K = len(vertices_KD)
     if K < 3:
         raise ValueError(
-            f"{K} vertices always form a regular simplex: a parent needs at least 3 children for this to say anything"
+            f"{K} vertices always form a regular simplex; give at least 3 children, or leave the parent out"
         )
     v_KD = vertices_KD.double() - vertices_KD.double().mean(0)
     gram_KK = v_KD @ v_KD.T
     if gram_KK.trace() <= 0:
-        raise ValueError(f"all {K} vertices coincide: they have no shape")
+        raise ValueError(f"all {K} vertices coincide, so they have no shape; check the concept vectors")
     edges = torch.pdist(v_KD)
     regular_KK = (torch.eye(K).to(gram_KK) - 1 / K) / (K - 1)
     gram_KK = gram_KK / gram_KK.trace()
     error = (gram_KK - regular_KK).norm() / regular_KK.norm()
-    return SimplexQuality(
-        float(edges.std(correction=0) / edges.mean()), float(error), float(1 / gram_KK.square().sum()), K
-    )
+    edge_cv = edges.std(correction=0) / edges.mean()
+    return SimplexQuality(float(edge_cv), float(error), float(1 / gram_KK.square().sum()), K)
 
 # %% ../../nbs/05_geometry/01_polytopes.ipynb #c016
 def vertex_accuracy(
@@ -183,12 +182,13 @@ def vertex_accuracy(
     label_N: LongTensor,  # each word's child, 0 … k−1
     vertices_KD: Tensor,  # ℓ_c
 ) -> float:  # share in [0, 1]; chance 1/k
-    "Mean over children of the share of their words nearest to their own vertex in the span of the vertices. Raises ValueError on a child without words. Cost: ndk."
+    """Mean over children of the share of their words nearest to their own vertex in the span of the vertices.
+
+    Raises ValueError on a child without words. Cost: ndk."""
     count_K = torch.bincount(label_N, minlength=len(vertices_KD))
     if len(count_K) != len(vertices_KD) or (count_K == 0).any():
-        raise ValueError(
-            f"children have {count_K.tolist()} words for {len(vertices_KD)} vertices: each needs at least one"
-        )
+        found = f"children have {count_K.tolist()} words for {len(vertices_KD)} vertices"
+        raise ValueError(f"{found}; each needs at least one: leave out children without words")
     centre_D = vertices_KD.mean(0)
     basis_DK = torch.linalg.qr((vertices_KD - centre_D).T).Q
     nearest_N = torch.cdist((x_ND - centre_D) @ basis_DK, (vertices_KD - centre_D) @ basis_DK).argmin(1)
@@ -208,7 +208,9 @@ def fan_cells(
     vertices_KD: Tensor,  # ℓ_c
     bias_K: Tensor | None = None,  # added to each child's score; 0 when None
 ) -> FanCells:
-    "Cell of the (lifted) normal fan: argmax_c y·ℓ_c + b_c, and the distance to the hyperplane where the first other child draws level. Cost: ndk + nk²."
+    """Cell of the (lifted) normal fan, argmax_c y·ℓ_c + b_c, and how deep in it each point lies.
+
+    The depth is the distance to the hyperplane where the first other child draws level. Cost: ndk + nk²."""
     score_NK = y_ND @ vertices_KD.T + (0 if bias_K is None else bias_K)
     cell_N = score_NK.argmax(1)
     lead_NK = score_NK.gather(1, cell_N[:, None]) - score_NK
@@ -220,8 +222,10 @@ def fan_cells(
 def normal_cone(
     vertices_KD: Tensor,  # of the polytope
     vertex: int,  # which vertex
-) -> Tensor:  # unit inward normals of the cone's walls, [K−1, D]: y is in the cone where all products are ≥ 0
-    "Half-spaces whose intersection is the normal cone at a vertex: unit vectors along ℓ_c − ℓ_j. Vertices equal to it are left out."
+) -> Tensor:  # unit inward normals of the walls, [K−1, D]: y is in the cone where all products are ≥ 0
+    """Half-spaces whose intersection is the normal cone at a vertex: unit vectors along ℓ_c − ℓ_j.
+
+    Vertices equal to it are left out."""
     edges = vertices_KD[vertex] - vertices_KD
     length = edges.norm(dim=1, keepdim=True)
     return (edges / length)[(length > 0)[:, 0]]

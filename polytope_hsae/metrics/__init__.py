@@ -4,7 +4,7 @@
 
 # %% auto #0
 __all__ = ['Absorption', 'AbsorptionRates', 'CEScores', 'CoFiring', 'ConceptActivations', 'ConceptScores', 'CrossEntropyScore',
-           'DeadFraction', 'DenseProbes', 'ExplainedVariance', 'FiringCounts', 'HierarchyUse', 'L0', 'Labelled',
+           'DeadFraction', 'DenseProbes', 'ExplainedVariance', 'FiringCounts', 'HierarchyUse', 'L0', 'ProbeData',
            'LabelledContexts', 'LinearProbes', 'MatchedAUC', 'PairRates', 'ProbeScores', 'SHUFFLES', 'Scores',
            'UsageEntropy', 'absorption', 'absorption_rates', 'activation_matrix', 'concept_scores', 'concept_sums',
            'dense_probes', 'evaluate', 'final_logits', 'first_letters', 'fit_probes', 'hit_rate', 'label_shuffles',
@@ -27,7 +27,7 @@ _all_ = [
     "FiringCounts",
     "HierarchyUse",
     "L0",
-    "Labelled",
+    "ProbeData",
     "LabelledContexts",
     "LinearProbes",
     "MatchedAUC",

@@ -35,13 +35,24 @@ from polytope_hsae.metrics.reconstruction import (
 
 # %% ../../nbs/11_metrics/03_evaluate.ipynb #c006
 class LabelledContexts(NamedTuple):
-    "A batch of held-out contexts."
+    "Contexts of one split, the word that follows each, and what that word stands for."
 
     resid_BD: Tensor  # final residuals, after the final norm
-    next_token_B: Tensor  # token that really followed
+    next_token_B: Tensor  # token that really followed; −1 where none did
     random_B: Tensor  # bool; the document was drawn at random, not picked for its words
     parent_B: Tensor  # parent concept of the next word, −1 none
     child_B: Tensor  # child concept of the next word, −1 none
+    letter_B: Tensor | None = None  # first letter of the next word, −1 none; only where letters are probed
+
+    def keep(self, rows: Tensor) -> "LabelledContexts":
+        "The contexts that a mask or their positions choose"
+        return LabelledContexts(*(column if column is None else column[rows] for column in self))
+
+    @classmethod
+    def join(cls, parts: Iterable["LabelledContexts"]) -> "LabelledContexts":
+        "Several batches as one, in their order"
+        return cls(*(None if columns[0] is None else torch.cat(columns) for columns in zip(*parts)))
+
 
 # %% ../../nbs/11_metrics/03_evaluate.ipynb #c006_1
 class Scores(NamedTuple):
@@ -82,9 +93,10 @@ def concept_sums(
     for batch in batches:
         keep_B = (batch.parent_B >= 0) | (batch.child_B >= 0)
         if keep_B.any():
-            codes = sae.encode(scale.apply(batch.resid_BD[keep_B]))
-            sums[0].update(codes, batch.parent_B[keep_B])
-            sums[1].update(codes, batch.child_B[keep_B])
+            kept = batch.keep(keep_B)
+            codes = sae.encode(scale.apply(kept.resid_BD))
+            sums[0].update(codes, kept.parent_B)
+            sums[1].update(codes, kept.child_B)
     return sums
 
 # %% ../../nbs/11_metrics/03_evaluate.ipynb #c009a

@@ -4,7 +4,7 @@
 
 # %% auto #0
 __all__ = ['COLOURS', 'STYLE', 'Row', 'verdict_rows', 'all_rows', 'verdict_table', 'settle', 'fragment', 'cost_rows',
-           'notebook_page', 'build_report']
+           'notebook_page', 'metadata_rows', 'build_report']
 
 # %% ../../nbs/17_runner/01_report.ipynb #c003
 import copy
@@ -32,7 +32,9 @@ from polytope_hsae.results import (
     name_text,
     nearest_null_text,
     null_text,
+    statistic_text,
     value_text,
+    variant_text,
 )
 from .phase import PHASES
 
@@ -41,7 +43,7 @@ class Row(NamedTuple):
     "One figure as the tables show it."
 
     phase: str
-    figure: str  # name, and the group when it is not the real data
+    figure: str  # name, and the variant when it is not the real rows
     target: str
     measured: str  # value with unit and interval
     n: str
@@ -52,7 +54,7 @@ class Row(NamedTuple):
 # %% ../../nbs/17_runner/01_report.ipynb #c009_1
 def _row(phase: int, r: Result, nulls: str) -> Row:
     n = count_text(r)
-    figure = name_text(r) + (f" [{r.group.replace('_', ' ')}]" if r.group != "real" else "")
+    figure = name_text(r) + (f" [{variant_text(r.variant)}]" if r.variant != "real" else "")
     return Row(str(phase), figure, r.target or "–", value_text(r), n, nulls, r.verdict or "–", r.note)
 
 # %% ../../nbs/17_runner/01_report.ipynb #c009_2
@@ -62,7 +64,7 @@ def verdict_rows(run: RunResults) -> list[Row]:
         (p, r)
         for p, phase in run.phases.items()
         for r in phase.results
-        if (r.target or r.verdict) and ".gain." not in r.name
+        if (r.target or r.verdict) and r.kind != "gain"
     ]
     return [_row(p, r, nearest_null_text(r)) for p, r in sorted(found, key=lambda pr: pr[1].target is None)]
 
@@ -188,7 +190,7 @@ _SUMMARY = jinja2.Template("""<h1>{{ title }}</h1>
 <h2>Verdicts</h2>{{ verdicts }}
 <h2>Cost</h2>{{ cost }}
 <details><summary>Every figure ({{ n_figures }})</summary>{{ figures }}</details>
-<details><summary>Counts</summary>{{ facts }}</details>
+<details><summary>Counts</summary>{{ metadata }}</details>
 <details><summary>Configuration and versions</summary><pre>{{ config | e }}</pre></details>
 """)
 
@@ -240,6 +242,20 @@ def notebook_page(nb: nbformat.NotebookNode, title: str) -> str:
         body=fragment(nb, code=True),
     )
 
+# %% ../../nbs/17_runner/01_report.ipynb #report-metadata
+def metadata_rows(run: RunResults) -> list[tuple[int, str, Any]]:  # phase, what, value
+    "Every further count of a run; of a list of records (the spread over seeds), one row each"
+    rows = []
+    for phase, found in run.phases.items():
+        for name, value in found.metadata.items():
+            what = name.replace("_", " ").replace("seed sd", "standard deviation over seeds")
+            if isinstance(value, list):
+                text = lambda x: f"{what}: {statistic_text(x['statistic'], level=x['level'])}, {variant_text(x['variant'])}"
+                rows += [(phase, text(record), record["value"]) for record in value]
+            else:
+                rows.append((phase, what, value))
+    return rows
+
 # %% ../../nbs/17_runner/01_report.ipynb #c024_1
 def _summary(run_dir: Path, title: str) -> str:
     "Tables at the head of the report."
@@ -247,7 +263,6 @@ def _summary(run_dir: Path, title: str) -> str:
     text = (run_dir / "config.yaml").read_text(encoding="utf-8")
     cfg = yaml.safe_load(text)
     columns = ["phase", "figure", "target", "measured [95 % interval]", "n", "nulls", "verdict", "note"]
-    metadata = [(p, k.replace("_", " "), v) for p, phase in run.phases.items() for k, v in phase.metadata.items()]
     return _SUMMARY.render(
         title=html.escape(title),
         model=html.escape(cfg["model"]["name"]),
@@ -257,7 +272,7 @@ def _summary(run_dir: Path, title: str) -> str:
         cost=_html_table(["phase", "time", "peak memory"], cost_rows(run, cfg["run"]["budget_hours"])),
         figures=_html_table(columns, all_rows(run)),
         n_figures=len(all_rows(run)),
-        metadata=_html_table(["phase", "count", "value"], metadata),
+        metadata=_html_table(["phase", "count", "value"], metadata_rows(run)),
         config=text,
     )
 

@@ -111,8 +111,8 @@ def _student(value_S: np.ndarray) -> Interval:
 # %% ../../nbs/04_stats/01_paired.ipynb #c007b
 def interval_result(
     found: Interval,
-    name: str,  # of the figure
-    group: str,  # model or condition
+    statistic: str,  # what was measured
+    variant: str,  # of which model or rows
     unit: str,
     n: int,  # units of inference
     n_unit: str,  # what they are
@@ -121,7 +121,7 @@ def interval_result(
     "An interval as a `Result`"
     finite = math.isfinite(found.low) and math.isfinite(found.high)
     sides = dict(low=found.low, high=found.high) if finite else {}
-    return Result(name=name, group=group, value=found.value, unit=unit, n=n, n_unit=n_unit, **sides, **more)
+    return Result(statistic=statistic, variant=variant, value=found.value, unit=unit, n=n, n_unit=n_unit, **sides, **more)
 
 # %% ../../nbs/04_stats/01_paired.ipynb #c013
 def paired_difference(
@@ -203,55 +203,81 @@ def _without_any(verdict: Verdict, others: Sequence[Verdict], seeds: Sequence[in
         return verdict, "the same verdict without any one seed"
     return "cannot tell", changed if verdict == "cannot tell" else f"{verdict} with all seeds, but {changed}"
 
-# %% ../../nbs/04_stats/01_paired.ipynb #c020
-def compare(
-    name: str,  # of the result: `purity.difference`
-    treated: "np.ndarray | Ratio",  # seeds × concepts, or one number per seed
-    control: "np.ndarray | Ratio",  # the baseline's, paired
-    target: Target | None,  # None: reported without a verdict
+# %% ../../nbs/04_stats/01_paired.ipynb #paired-beside
+def _beside(
+    treated: "np.ndarray | Ratio",
+    scores: "np.ndarray | Ratio",  # of a control treatment
+    control: "np.ndarray | Ratio",
     rng: np.random.Generator,
-    group: str = "teacher",  # the treated model
-    unit: str = "share",  # of the difference
-    nulls: dict[str, "np.ndarray | Ratio"] | None = None,  # scores of the control treatments, paired as well
-    seeds: Sequence[int] = (),  # the seeds behind the rows
-    smaller_is_better: bool = False,  # which way `p` looks where no target says it: leakage, absorption, loss
-) -> Result:
-    "The paired difference of two models as a `Result`: interval, n, controls, effect size, verdict. Raises ValueError for unpaired shapes or seeds."
-    relative = target is not None and target.relative
-    found = paired_difference(treated, control, rng, relative)
-    if seeds and len(seeds) != found.n_rows:
-        raise ValueError(f"{name} has scores of {found.n_rows} seeds but {len(seeds)} are named; name one seed per row")
-    smaller_is_better = not target.at_least if target else smaller_is_better
+    relative: bool,
+    smaller_is_better: bool,
+) -> Null:
+    "A control treatment's own difference, and how surely the treatment beats it"
+    gap = paired_difference(scores, control, rng, relative)
+    _, drawn, _ = crossed_bootstrap([treated, scores], rng)
     beats = np.less if smaller_is_better else np.greater
-    records = {}
-    for null_name, scores in (nulls or {}).items():
-        gap = paired_difference(scores, control, rng, relative)
-        _, drawn, _ = crossed_bootstrap([treated, scores], rng)
-        lost = int((~beats(drawn[:, 0], drawn[:, 1])).sum())
-        sides = dict(low=gap.low, high=gap.high) if math.isfinite(gap.low) and math.isfinite(gap.high) else {}
-        records[null_name] = Null(value=gap.value, **sides, n=gap.n_rows, p=(1 + lost) / (len(drawn) + 1))
+    lost = int((~beats(drawn[:, 0], drawn[:, 1])).sum())
+    sides = dict(low=gap.low, high=gap.high) if math.isfinite(gap.low) and math.isfinite(gap.high) else {}
+    return Null(value=gap.value, **sides, n=gap.n_rows, p=(1 + lost) / (len(drawn) + 1))
+
+# %% ../../nbs/04_stats/01_paired.ipynb #paired-judged
+def _judged(
+    found: Interval,
+    treated: "np.ndarray | Ratio",
+    control: "np.ndarray | Ratio",
+    target: Target | None,
+    rng: np.random.Generator,
+    seeds: Sequence[int],
+) -> dict:  # note and, where there is a target, target and verdict
+    "What may be concluded from a difference, and what stands in the way"
     note = (
         f"{found.n_rows} seed(s): no statement about seeds is possible"
         if found.n_rows < MIN_SEEDS
         else "" if math.isfinite(found.low) else "no finite interval: a denominator may be zero"
     )
-    judged = dict(target=target.text, verdict=target_verdict(found, target)) if target else {}
-    if target and not note:
+    if target is None:
+        return dict(note=note)
+    verdict = target_verdict(found, target)
+    if not note:
         others = without_each_seed(treated, control, target, rng.spawn(1)[0])
-        judged["verdict"], note = _without_any(judged["verdict"], others, seeds or range(found.n_rows))
-    return interval_result(
-        found,
-        name,
-        group,
-        "relative" if relative else unit,
-        found.n_rows * found.n_columns,
-        f"{found.n_rows} seeds × {found.n_columns} concepts" if found.n_columns > 1 else "seeds",
-        nulls=records,
-        effect_size=_paired_d(treated, control),
-        seeds=list(seeds),
-        note=note,
-        **judged,
-    )
+        verdict, note = _without_any(verdict, others, seeds or range(found.n_rows))
+    return dict(target=target.text, verdict=verdict, note=note)
+
+# %% ../../nbs/04_stats/01_paired.ipynb #c020
+def compare(
+    statistic: str,  # what is compared
+    treated: "np.ndarray | Ratio",  # seeds × concepts, or one number per seed
+    control: "np.ndarray | Ratio",  # the baseline's, paired
+    target: Target | None,  # None: reported without a verdict
+    rng: np.random.Generator,
+    variant: str = "teacher",  # the treated model
+    against: str = "baseline",  # the model it is compared with
+    unit: str = "share",  # of the difference
+    nulls: dict[str, "np.ndarray | Ratio"] | None = None,  # scores of the control treatments, paired as well
+    seeds: Sequence[int] = (),  # the seeds behind the rows
+    smaller_is_better: bool = False,  # which way `p` looks where no target says it: leakage, absorption, loss
+    **fields,  # further fields of `Result`: condition, level, dose
+) -> Result:
+    """The paired difference of two models as a `Result`: interval, n, controls, effect size, verdict.
+
+    Raises ValueError for unpaired shapes or seeds.
+    """
+    relative = target is not None and target.relative
+    found = paired_difference(treated, control, rng, relative)
+    if seeds and len(seeds) != found.n_rows:
+        raise ValueError(
+            f"{statistic} has scores of {found.n_rows} seeds but {len(seeds)} are named; name one seed per row"
+        )
+    smaller_is_better = not target.at_least if target else smaller_is_better
+    beside = {
+        name: _beside(treated, scores, control, rng, relative, smaller_is_better)
+        for name, scores in (nulls or {}).items()
+    }
+    judged = _judged(found, treated, control, target, rng, seeds)
+    n_unit = f"{found.n_rows} seeds × {found.n_columns} concepts" if found.n_columns > 1 else "seeds"
+    unit, n = "relative" if relative else unit, found.n_rows * found.n_columns
+    more = dict(nulls=beside, effect_size=_paired_d(treated, control), seeds=list(seeds), **judged, **fields)
+    return interval_result(found, statistic, variant, unit, n, n_unit, kind="difference", against=against, **more)
 
 # %% ../../nbs/04_stats/01_paired.ipynb #c020_1
 def _paired_d(treated: "np.ndarray | Ratio", control: "np.ndarray | Ratio") -> float | None:

@@ -8,7 +8,6 @@ __all__ = ['TENSORS', 'META', 'CHECKPOINT_VERSION', 'split_tensors', 'join_tenso
            'catch_sigterm', 'BatchSource']
 
 # %% ../../nbs/12_training/04_checkpoints.ipynb #c003
-import hashlib
 import json
 import os
 import shutil
@@ -31,7 +30,10 @@ def split_tensors(
     state: Any,  # nested dicts, lists and tuples of tensors, numbers, text, None
     path: str = "state",  # name of this node; a tensor is stored under the path that leads to it
 ) -> tuple[Any, dict[str, Tensor]]:  # what JSON can hold, and the tensors by path
-    "Take a nested state apart. Tuples come back as lists. Raises TypeError on anything that is neither data nor a tensor."
+    """Take a nested state apart. Tuples come back as lists.
+
+    Raises TypeError on anything that is neither data nor a tensor.
+    """
     if isinstance(state, Tensor):
         return {"tensor": path}, {path: state.detach().cpu().contiguous()}
     if isinstance(state, dict):
@@ -69,7 +71,10 @@ def rng_state() -> dict[str, Any]:
 def set_rng_state(
     state: dict[str, Any],  # from `rng_state`
 ) -> None:
-    "Continue the random streams where `rng_state` saw them. GPU streams are skipped when the number of GPUs has changed."
+    """Continue the random streams where `rng_state` saw them.
+
+    GPU streams are skipped when the number of GPUs has changed.
+    """
     torch.set_rng_state(state["cpu"])
     if torch.cuda.is_available() and len(state["cuda"]) == torch.cuda.device_count():
         torch.cuda.set_rng_state_all(state["cuda"])
@@ -78,7 +83,7 @@ def set_rng_state(
 TENSORS, META = "state.safetensors", "state.json"
 
 # %% ../../nbs/12_training/04_checkpoints.ipynb #c013_1
-CHECKPOINT_VERSION = 1
+CHECKPOINT_VERSION = 2
 
 # %% ../../nbs/12_training/04_checkpoints.ipynb #c013_2
 def _unshared(tensors: dict[str, Tensor]) -> dict[str, Tensor]:
@@ -144,19 +149,24 @@ def save_checkpoint(
 def load_checkpoint(
     path: Path | str,  # one checkpoint's folder
 ) -> tuple[int, dict[str, Any]]:  # steps completed, the state
-    "Read one checkpoint after comparing its checksum. Raises `UserError` when it is incomplete, altered or of another version."
+    """Read one checkpoint after comparing its checksum.
+
+    Raises `UserError` when it is incomplete, altered or of another version.
+    """
     path = Path(path)
     try:
         meta = json.loads((path / META).read_text(encoding="utf-8"))
-        intact = meta["version"] == CHECKPOINT_VERSION and file_sha256(path / TENSORS) == meta["sha256"]
+        version, intact = meta["version"], file_sha256(path / TENSORS) == meta["sha256"]
     except (OSError, ValueError, KeyError) as e:
         raise UserError(
             f"checkpoint {path} cannot be read ({e}): delete that folder and resume from an older one"
         ) from e
-    if not intact:
+    if version != CHECKPOINT_VERSION:
         raise UserError(
-            f"checkpoint {path} was altered or written by another version: delete that folder and resume from an older one"
+            f"checkpoint {path} has format {version}, and this version reads {CHECKPOINT_VERSION}: train anew without resuming"
         )
+    if not intact:
+        raise UserError(f"checkpoint {path} was altered: delete that folder and resume from an older one")
     return meta["step"], join_tensors(meta["state"], load_file(path / TENSORS))
 
 # %% ../../nbs/12_training/04_checkpoints.ipynb #c017_1
@@ -176,7 +186,10 @@ def latest_checkpoint(
 # %% ../../nbs/12_training/04_checkpoints.ipynb #c023
 @contextmanager
 def catch_sigterm() -> Iterator[threading.Event]:
-    "While open, SIGTERM sets the event this yields instead of ending the process; the former handler returns afterwards."
+    """While open, SIGTERM sets the event this yields instead of ending the process.
+
+    The former handler returns afterwards.
+    """
     asked = threading.Event()
     if threading.current_thread() is not threading.main_thread():
         yield asked
@@ -204,7 +217,8 @@ class BatchSource:
             batch = next(self._iterator, None)
         if batch is None:
             raise UserError(
-                f"the activation batches ended after {self.taken} steps, before the plan did: give an endless iterator, a list, or fewer steps"
+                f"the activation batches ended after {self.taken} steps, before the plan did: "
+                "give an endless iterator, a list, or fewer steps"
             )
         self.taken += 1
         return batch

@@ -90,13 +90,13 @@ def wandb_logger(
     project: str,  # name of the project there
     folder: Path | str,  # the run's folder; files go to folder/wandb
     mode: str = "offline",  # `offline`, or `online`
-) -> Iterator[Callable[[int, str, Mapping], None]]:  # for `train(trackers=[…])`
+) -> Iterator[Callable[[int, str, Mapping], None]]:  # for `train(loggers=[…])`
     "Log to Weights & Biases while open. Raises `UserError` when its package is not installed."
     try:
         import wandb
     except ImportError as e:
         raise UserError(
-            "logging to Weights & Biases was asked for but its package is not installed: pip install wandb, or leave logging.wandb out"
+            "logging.wandb is set but the package wandb is not installed: pip install wandb, or leave logging.wandb out"
         ) from e
     run = wandb.init(project=project, dir=str(folder), name=Path(folder).name, mode=mode)
     try:

@@ -47,11 +47,8 @@ def validation_error(
     def measure(name: str, spec: TrainSpec) -> dict[str, float]:
         ev = ExplainedVariance()
         for batch_BD in batches:
-            x_BD = (
-                batch_BD.to(spec.sae.dec_bias_D)
-                if spec.scale is None
-                else spec.scale.apply(batch_BD.to(spec.sae.dec_bias_D))
-            )
+            batch_BD = batch_BD.to(spec.sae.dec_bias_D)
+            x_BD = batch_BD if spec.input_map is None else spec.input_map.apply(batch_BD)
             ev.update(x_BD, spec.sae.decode(spec.sae.encode(x_BD)))
         return {"1-EV": 1 - ev.compute()}
 
@@ -65,23 +62,30 @@ def _check_specs(specs: Mapping[str, TrainSpec]) -> int:
     totals = {name: sum(s.steps for s in spec.stages) for name, spec in specs.items()}
     if len(set(totals.values())) > 1:
         raise UserError(
-            f"the plans differ in length ({totals}), which makes the models incomparable: give every SAE the same number of steps"
+            f"the plans have {totals} steps, and models are comparable only after equally many: "
+            "give every SAE the same number of steps"
         )
     for name, spec in specs.items():
         for s in spec.stages:
             if s.taught_row_lr_mult is not None and (spec.taught is None or s.decoder_lr_mult <= 0):
+                why = "no teacher has set any" if spec.taught is None else f"decoder_lr_mult is {s.decoder_lr_mult}"
+                cure = "pass what init_from_teacher returned" if spec.taught is None else "set decoder_lr_mult above 0"
                 raise UserError(
-                    f"stage {s.name} of '{name}' slows taught rows, but {'no teacher has set any' if model.taught is None else 'its decoder_lr_mult is 0'}: "
-                    "pass what init_from_teacher returned and a decoder_lr_mult above 0, or leave taught_row_lr_mult out"
+                    f"stage {s.name} of '{name}' slows taught rows, but {why}: {cure}, or leave taught_row_lr_mult out"
                 )
     return next(iter(totals.values()))
+
 
 # %% ../../nbs/12_training/07_loop.ipynb #c019_1
 def fingerprint(
     specs: Mapping[str, TrainSpec],  # of a run
     options: TrainOptions,  # of the same run
 ) -> dict[str, Any]:  # as JSON
-    "The settings that determine the numbers of a run; intervals of logs and checkpoints, and how the pass is computed, do not."
+    """The settings that determine the numbers of a run.
+
+    Intervals of logs and checkpoints, and how the pass is computed, do not. An input scale counts to six digits, because
+    its last ones depend on the number of threads.
+    """
     free = {"log_every", "checkpoint_every", "keep_last_k", "spike_factor", "compile", "recompute"}
     metadata = {"options": {k: v for k, v in dataclasses.asdict(options).items() if k not in free}}
     for name, spec in specs.items():
@@ -89,11 +93,11 @@ def fingerprint(
             "sae": spec.sae.config(),
             "stages": [s._asdict() for s in spec.stages],
             "weights": spec.weights._asdict(),
-            "scale": spec.scale
-            and float(f"{model.scale.scale:.6g}"),  # its last digits depend on the number of threads
+            "input_scale": spec.input_map and float(f"{spec.input_map.scale:.6g}"),
             "seed": spec.seed,
         }
     return json.loads(json.dumps(metadata))
+
 
 # %% ../../nbs/12_training/07_loop.ipynb #c020
 class TrainRun:
@@ -109,8 +113,12 @@ class TrainRun:
         loggers: Sequence[Callable[[int, str, Mapping], None]],  # see `train`
     ):
         self.total, self.step, self.activations = _check_specs(specs), 0, 0
-        scales = {id(a.scale): a.scale.to(a.sae.dec_bias_D.device) for a in specs.values() if a.scale is not None}
-        self.trainees = {name: Trainee(a._replace(scale=scales.get(id(a.scale))), options) for name, a in specs.items()}
+        maps = {
+            id(s.input_map): s.input_map.to(s.sae.dec_bias_D.device) for s in specs.values() if s.input_map is not None
+        }
+        self.trainees = {
+            name: Trainee(s._replace(input_map=maps.get(id(s.input_map))), options) for name, s in specs.items()
+        }
         self.source, self.folder, self.options = BatchSource(batches), Path(folder), options
         self.validate, self.loggers = validate, loggers
         self.best: dict[str, list] = {name: [math.inf, 0] for name in specs}
@@ -121,44 +129,59 @@ class TrainRun:
         "Where the checkpoints lie"
         return self.folder / "checkpoints"
 
-    def begin(self, resume: bool) -> None:
-        "Load the newest intact checkpoint, or clear away what an earlier run left here."
-        found = latest_checkpoint(self.checkpoints) if resume else None
-        if found is None:
-            shutil.rmtree(self.checkpoints, ignore_errors=True)
-            self.save()  # the start is part of the run: a kill before the first checkpoint must find the same random state
-        else:
-            self._load(*found)
-        self.log = RunLog(self.folder, self.step)
-        self.started = time.perf_counter(), self.activations
 
-    def _load(self, step: int, state: dict[str, Any]) -> None:
-        "Continue at a checkpoint. UserError when it belongs to other settings."
-        changed = sorted(
-            k for k in self.metadata.keys() | state["facts"].keys() if self.metadata.get(k) != state["facts"].get(k)
+# %% ../../nbs/12_training/07_loop.ipynb #loop-save
+@patch
+def save(
+    self: TrainRun,
+    source: dict[str, Any] | None = None,  # position in the data, when it is not the present one
+) -> Path:  # the checkpoint's folder
+    "Write a checkpoint of this step."
+    state = {
+        "metadata": self.metadata,
+        "trainees": {n: t.state() for n, t in self.trainees.items()},
+        "rng": rng_state(),
+        "source": source or self.source.state(),
+        "activations": self.activations,
+        "best": self.best,
+    }
+    return save_checkpoint(self.checkpoints, self.step, state, self.options.keep_last_k)
+
+
+# %% ../../nbs/12_training/07_loop.ipynb #loop-load
+@patch
+def _load(self: TrainRun, step: int, state: dict[str, Any]) -> None:
+    "Continue at a checkpoint. UserError when it belongs to other settings."
+    ours, theirs = self.metadata, state["metadata"]
+    changed = sorted(k for k in ours.keys() | theirs.keys() if ours.get(k) != theirs.get(k))
+    if changed:
+        raise UserError(
+            f"the checkpoint at step {step} in {self.checkpoints} was made with other settings of {', '.join(changed)}: "
+            "restore them, or train anew without resuming"
         )
-        if changed:
-            raise UserError(
-                f"the checkpoint at step {step} in {self.checkpoints} was made with other settings of {', '.join(changed)}: "
-                "restore them, or train anew without resuming"
-            )
-        for name, trainee in self.trainees.items():
-            trainee.load_state(state["trainees"][name])
-        self.source.restore(state["source"])
-        self.step, self.activations, self.best = step, state["activations"], state["best"]
-        set_rng_state(state["rng"])
+    for name, trainee in self.trainees.items():
+        trainee.load_state(state["trainees"][name])
+    self.source.restore(state["source"])
+    self.step, self.activations, self.best = step, state["activations"], state["best"]
+    set_rng_state(state["rng"])
 
-    def save(self, source: dict[str, Any] | None = None) -> Path:
-        "Write a checkpoint of this step; `source` overrides the data position."
-        state = {
-            "facts": self.metadata,
-            "trainees": {n: t.state() for n, t in self.trainees.items()},
-            "rng": rng_state(),
-            "source": source or self.source.state(),
-            "activations": self.activations,
-            "best": self.best,
-        }
-        return save_checkpoint(self.checkpoints, self.step, state, self.options.keep_last_k)
+
+# %% ../../nbs/12_training/07_loop.ipynb #loop-begin
+@patch
+def begin(self: TrainRun, resume: bool) -> None:
+    """Load the newest intact checkpoint, or clear away what an earlier run left here.
+
+    The start is part of the run: a kill before the first checkpoint must find the same random state.
+    """
+    found = latest_checkpoint(self.checkpoints) if resume else None
+    if found is None:
+        shutil.rmtree(self.checkpoints, ignore_errors=True)
+        self.save()
+    else:
+        self._load(*found)
+    self.log = RunLog(self.folder, self.step)
+    self.started = time.perf_counter(), self.activations
+
 
 # %% ../../nbs/12_training/07_loop.ipynb #c020b
 @patch
@@ -171,57 +194,67 @@ def _each(self: TrainRun, work: Callable[[str], Any]) -> dict[str, Any]:
 # %% ../../nbs/12_training/07_loop.ipynb #c021
 @patch
 def _inputs(self: TrainRun, batch_BD: Tensor) -> dict[str, Tensor]:
-    "The batch in the space of every model; models that share a scale share the map. UserError on a wrong width."
+    "The batch in the space of every model; an input map that models share is applied once. UserError on a wrong width."
     mapped: dict[int, Tensor] = {}
     out = {}
     for name, t in self.trainees.items():
         if batch_BD.dim() != 2 or batch_BD.shape[1] != t.sae.d:
             raise UserError(
-                f"a batch has shape {tuple(batch_BD.shape)}, but '{name}' takes n×{t.sae.d}: train it on activations of the model it was built for"
+                f"a batch has shape {tuple(batch_BD.shape)}, but '{name}' takes n×{t.sae.d}: "
+                "train it on activations of the model it was built for"
             )
         on_device_BD = batch_BD.to(t.sae.dec_bias_D.device, torch.float32, non_blocking=True)
-        key = id(t.spec.scale)
+        key, to_inputs = id(t.spec.input_map), t.spec.input_map
         if key not in mapped:
-            mapped[key] = on_device_BD if t.spec.scale is None else t.spec.scale.apply(on_device_BD)
+            mapped[key] = on_device_BD if to_inputs is None else to_inputs.apply(on_device_BD)
         out[name] = mapped[key]
     return out
 
 # %% ../../nbs/12_training/07_loop.ipynb #c021_1
 @patch
+def _refuse(self: TrainRun, batch_BD: Tensor, wrong: Mapping[str, str], position: dict[str, Any]) -> None:
+    "Undo a step that went wrong in some model, keep the state before it, and raise UserError with cause and cure."
+    for trainee in self.trainees.values():
+        trainee.restore()
+    kept = self.save(position)
+    bad = int((~torch.isfinite(batch_BD)).any(1).sum())
+    if bad:
+        cause = f"{bad} of the batch's {len(batch_BD)} activations are not finite"
+        cure = "recapture the activations"
+    else:
+        cause = "; ".join(f"'{name}': {why}" for name, why in wrong.items())
+        narrow = any("memory" in why for why in wrong.values())
+        cure = "free memory" if narrow else "lower training.lr or training.grad_clip"
+    raise UserError(
+        f"training stopped before step {self.step + 1} because {cause}; the state is kept in {kept}: "
+        f"{cure}, then train again"
+    )
+
+
+# %% ../../nbs/12_training/07_loop.ipynb #loop-advance
+@patch
 def advance(self: TrainRun) -> int:
-    "One step of every model; returns the number of activations. On a bad step no model moves, the state is kept, and UserError says where."
+    """One step of every model; returns the number of activations.
+
+    On a bad step no model moves, the state is kept, and UserError says where.
+    """
     position = self.source.state()
     batch_BD = next(self.source)
     inputs = self._inputs(batch_BD)
     checked = self._each(lambda name: self.trainees[name].gradients(inputs[name], self.step))
     wrong = {name: why for name, why in checked.items() if why}
     if wrong:
-        self._each(lambda name: self.trainees[name].restore())
-        kept = self.save(position)
-        bad = int((~torch.isfinite(batch_BD)).any(1).sum())
-        cause = (
-            f"{bad} of the batch's {len(batch_BD)} activations are not finite"
-            if bad
-            else "; ".join(f"'{n}': {why}" for n, why in wrong.items())
-        )
-        narrow = any("memory" in why for why in wrong.values())
-        cure = (
-            "recapture the activations"
-            if bad
-            else "free memory" if narrow else "lower training.lr or training.grad_clip"
-        )
-        raise UserError(
-            f"training stopped before step {self.step + 1} because {cause}; the state is kept in {kept}: {cure}, then train again"
-        )
+        self._refuse(batch_BD, wrong, position)
     self._each(lambda name: self.trainees[name].apply(self.step))
     self.step += 1
     self.activations += len(batch_BD)
     return len(batch_BD)
 
+
 # %% ../../nbs/12_training/07_loop.ipynb #c022
 @patch
 def _write(self: TrainRun, name: str, values: Mapping[str, Any]) -> None:
-    "One line to the log and to every tracker."
+    "One line to the log and to every logger."
     self.log.write(self.step, name, values)
     for logger in self.loggers:
         logger(self.step, name, values)
@@ -275,16 +308,38 @@ def log_and_checkpoint(self: TrainRun) -> None:
 def show(self: TrainRun, bar: tqdm, n: int) -> None:
     "Move the bar by a batch; rate and time left count activations of this attempt."
     if bar.total is None:
-        bar.total, bar.n, bar.initial = (
-            self.activations + (self.total - self.step) * n,
-            self.activations - n,
-            self.activations - n,
-        )
+        bar.total = self.activations + (self.total - self.step) * n
+        bar.n = bar.initial = self.activations - n
     bar.update(n)
     if self.step % self.options.log_every == 0:
-        bar.set_postfix(
-            step=f"{self.step}/{self.total}", **{name: f"{t.now['recon']:.3f}" for name, t in self.trainees.items()}
-        )
+        errors = {name: f"{t.now['recon']:.3f}" for name, t in self.trainees.items()}
+        bar.set_postfix(step=f"{self.step}/{self.total}", **errors)
+
+
+# %% ../../nbs/12_training/07_loop.ipynb #loop-carry-out
+@patch
+def carry_out(
+    self: TrainRun,  # begun
+    after_step: Callable[[int], None] | None,  # see `train`
+    progress: bool,  # show a bar
+) -> None:
+    "Every step that is left, with its logs and checkpoints; SIGTERM ends it with a checkpoint and exit code 143."
+    bar = tqdm(unit=" act", unit_scale=True, desc="training", disable=not progress)
+    with catch_sigterm() as asked, keep_freed_memory(), bar:
+        try:
+            while self.step < self.total and not self.should_stop:
+                self.show(bar, self.advance())
+                self.log_and_checkpoint()
+                if after_step is not None:
+                    after_step(self.step)
+                if asked.is_set():
+                    self.save()
+                    raise SystemExit(143)
+        finally:
+            self.log.close()
+            for t in self.trainees.values():
+                t.sae.eval().requires_grad_(True)
+
 
 # %% ../../nbs/12_training/07_loop.ipynb #c025
 class TrainReport(NamedTuple):
@@ -297,21 +352,31 @@ class TrainReport(NamedTuple):
     last: dict[str, dict]  # health of each SAE at the end
     averaged: dict[str, SAE]  # the averaged copies; empty without `ema`
 
+# %% ../../nbs/12_training/07_loop.ipynb #loop-report
+@patch
+def report(self: TrainRun) -> TrainReport:
+    "What this run did, up to now."
+    return TrainReport(
+        steps=self.step,
+        activations=self.activations,
+        seconds=time.perf_counter() - self.started[0],
+        reason="finished" if self.step == self.total else "early stop",
+        last={n: t.health() for n, t in self.trainees.items()},
+        averaged={n: sae for n, t in self.trainees.items() if (sae := t.averaged()) is not None},
+    )
+
+
 # %% ../../nbs/12_training/07_loop.ipynb #c025_1
 def train(
-    models: Mapping[
-        str, SAE | TrainSpec
-    ],  # by name, trained in place; a bare SAE takes the shared stages, weights and scale
+    models: Mapping[str, SAE | TrainSpec],  # by name, trained in place; a bare SAE takes stages, weights and map below
     batches: Iterable[Tensor],  # n×d activations; endless, or restartable like a list. See `BatchSource` for resuming
     stages: Sequence[Stage] = (),  # the plan of bare SAEs
     out_dir: Path | str = "runs/train",  # run folder: checkpoints/, log.jsonl, TensorBoard events
     *,
     options: TrainOptions = TrainOptions(),  # schedules, clipping, logging, checkpoints
     weights: LossWeights = LossWeights(),  # loss weights of bare SAEs
-    scale: InputMap | None = None,  # from batches to the inputs of bare SAEs; None: they are inputs already
-    validate: (
-        Callable[[str, TrainSpec], Mapping[str, float]] | None
-    ) = None,  # name and model → values to log; `1-EV` drives early stopping
+    input_map: InputMap | None = None,  # from batches to the inputs of bare SAEs; None: they are inputs already
+    validate: Callable[[str, TrainSpec], Mapping[str, float]] | None = None,  # what to log; `1-EV` stops early
     after_step: Callable[[int], None] | None = None,  # called with the steps completed, after logs and checkpoints
     loggers: Sequence[Callable[[int, str, Mapping], None]] = (),  # called with step, name and values beside the log
     resume: bool = True,  # continue from the newest checkpoint in out_dir
@@ -322,33 +387,10 @@ def train(
     SIGTERM ends it with a checkpoint and exit code 143. Raises `UserError`, with the state kept, on a step that is not finite
     or whose error spikes. Cost: per step and SAE one forward and backward pass, AdamW, and M·s²·d for the frames.
     """
-    specs = {
-        name: m if isinstance(m, TrainSpec) else TrainSpec(m, stages, weights, scale) for name, m in models.items()
-    }
+    bare = dict(stages=stages, weights=weights, input_map=input_map)
+    specs = {name: m if isinstance(m, TrainSpec) else TrainSpec(m, **bare) for name, m in models.items()}
     run = TrainRun(specs, batches, out_dir, options, validate, loggers)
     run.begin(resume)
-    bar = tqdm(unit=" act", unit_scale=True, desc="training", disable=not progress)
-    with catch_sigterm() as asked, keep_freed_memory(), bar:
-        try:
-            while run.step < run.total and not run.should_stop:
-                run.show(bar, run.advance())
-                run.log_and_checkpoint()
-                if after_step is not None:
-                    after_step(run.step)
-                if asked.is_set():
-                    run.save()
-                    raise SystemExit(143)
-        finally:
-            run.log.close()
-            for t in run.trainees.values():
-                t.sae.eval().requires_grad_(True)
-    reason = "finished" if run.step == run.total else "early stop"
-    averaged = {n: sae for n, t in run.trainees.items() if (sae := t.averaged()) is not None}
-    return TrainReport(
-        run.step,
-        run.activations,
-        time.perf_counter() - run.started[0],
-        reason,
-        {n: t.health() for n, t in run.trainees.items()},
-        averaged,
-    )
+    run.carry_out(after_step, progress)
+    return run.report()
+

@@ -83,7 +83,7 @@ def cross_energy(
 
 # %% ../../nbs/12_training/00_losses.ipynb #c012
 def biorthogonality(sae: SAE) -> Tensor:
-    "Off-diagonal energy per latent: parents among parents, and each parent's children among themselves, in their subspace."
+    "Off-diagonal energy per latent: parents among parents, and siblings among siblings in their parent's subspace."
     if not isinstance(sae, HierarchicalSAE):
         return cross_energy(sae.enc_FD, sae.dec_FD) / sae.n_latents
     parents = cross_energy(sae.parent_enc_PD, sae.parent_dec_PD) / sae.m_top

@@ -33,7 +33,7 @@ class TrainSpec(NamedTuple):
     sae: SAE  # trained in place
     stages: Sequence[Stage]  # its plan; all models of a run take the same number of steps
     weights: LossWeights = LossWeights()  # weights of the loss terms
-    scale: InputMap | None = None  # from residuals to its inputs; None: batches are inputs already
+    input_map: InputMap | None = None  # from residuals to its inputs; None: batches are inputs already
     taught: Taught | None = None  # rows a teacher set, for `taught_row_lr_mult`
     metric_DD: Tensor | None = None  # causal metric of a SAE in Euclidean space, for causal orthogonality
     seed: int = 0  # of its routing noise
@@ -99,7 +99,7 @@ class Trainee:
         self.batch = 0  # activations of the last step
 
     def weights_at(self, step: int) -> LossWeights:
-        "Loss weights in force at a step: L1 warm-up, β of the stage, causal orthogonality only where the stage asks for it."
+        "Loss weights in force at a step."
         stage, within = stage_at(self.spec.stages, step)
         w, rise = self.spec.weights, ramp(step, self.options.l1_warmup)
         beta = w.top_level_beta if stage.beta is None else between(stage.beta, within, stage.steps)
@@ -194,7 +194,7 @@ def _out_of_memory(e: Exception) -> bool:
 # %% ../../nbs/12_training/03_step.ipynb #c021_1
 @patch
 def _backward(self: Trainee, x_BD: Tensor, weights: LossWeights, step: int) -> dict[str, float] | None:
-    "Mean losses and L0 of a batch taken in `accum` parts, gradients accumulated; None when a part does not fit into memory."
+    "Mean losses and L0 of a batch in `accum` parts, gradients accumulated; None when a part does not fit into memory."
     self.optimizer.zero_grad(set_to_none=True)
     try:
         parts = enumerate(x_BD.chunk(self.accum))
@@ -205,16 +205,19 @@ def _backward(self: Trainee, x_BD: Tensor, weights: LossWeights, step: int) -> d
     except (RuntimeError, MemoryError) as e:
         if not _out_of_memory(e):
             raise
-    self.restore()
+    self._undo()
     return None
 
 # %% ../../nbs/12_training/03_step.ipynb #c021_2
 @patch
 def gradients(self: Trainee, x_BD: Tensor, step: int) -> str | None:
-    "First half of a step. Returns what is wrong with it, or None. A batch that does not fit is split further and tried again."
+    """First half of a step. Returns what is wrong with it, or None.
+
+    A batch that does not fit into memory is split further and tried again.
+    """
     stage, _ = stage_at(self.spec.stages, step)
     self.sae.train()
-    self.restore, self.watched = remember_buffers(self.sae), (self.spikes.mean, self.spikes.n)
+    self._undo, self._watched = remember_buffers(self.sae), (self.spikes.mean, self.spikes.n)
     self.sae.router_temp = between(self.options.router_temp, step, self.total)
     for p in self.sae.decoder_parameters():
         p.requires_grad_(not stage.freeze_decoder)
@@ -231,8 +234,8 @@ def gradients(self: Trainee, x_BD: Tensor, step: int) -> str | None:
 @patch
 def restore(self: Trainee) -> None:
     "Undo what a refused step did beside gradients: usage counts, running thresholds, the spike watch."
-    self.restore()
-    self.spikes.mean, self.spikes.n = self.watched
+    self._undo()
+    self.spikes.mean, self.spikes.n = self._watched
 
 # %% ../../nbs/12_training/03_step.ipynb #c023
 @patch
@@ -258,7 +261,10 @@ def apply(self: Trainee, step: int) -> None:
 @patch
 @torch.no_grad()
 def health(self: Trainee) -> dict[str, float | str]:
-    "Losses, rates and health of the last step: latents dead and in use, norms, how far the taught rows have turned. Cost: one look at W_dec."
+    """Losses, rates and health of the last step: latents dead and in use, norms, how far the taught rows have turned.
+
+    Cost: one look at W_dec.
+    """
     rows_LD = self.sae.W_dec
     out = self.now | {
         "dead": float(self.sae.dead_F().float().mean()),

@@ -70,7 +70,7 @@ def antonym_result(
     rng: np.random.Generator,
     n_draws: int = 200,
     n_boot: int = 1000,
-    group: str = "real",
+    variant: str = "real",
 ) -> Result:
     """Median cosine of antonyms beside that of re-paired words; *holds* means opposed, *fails* that they are no more opposed than chance pairs.
 
@@ -86,8 +86,9 @@ def antonym_result(
     null = null_summary(value, np.median(null_NP, 1), "less")
     low, high = percentile_interval(weighted_medians(cos_P, weights))
     return Result(
-        name="opposites.antonym_cosine",
-        group=group,
+        statistic="antonym_cosine",
+        level="antonym_pair",
+        variant=variant,
         value=value,
         low=low,
         high=high,
@@ -120,7 +121,7 @@ def opposed_class_result(
     opposed: tuple[str, str],  # the pair in question
     rng: np.random.Generator,
     n_draws: int = 200,
-    group: str = "real",
+    variant: str = "real",
 ) -> tuple[Result, np.ndarray]:  # the result, and the K × K matrix of cosines
     "Cosine of two opposed classes minus the mean of all other pairs, beside the same with words dealt anew. Raises ValueError on small classes."
     small = {name: len(t) for name, t in classes.items() if len(t) < 5}
@@ -148,8 +149,10 @@ def opposed_class_result(
     verdict = "holds" if null.p <= 0.05 else "fails" if gap(real_KK) >= null.value else "cannot tell"
     return (
         Result(
-            name=f"opposites.{opposed[0]}_{opposed[1]}",
-            group=group,
+            statistic="opposed_class_cosine",
+            condition=f"{opposed[0]}_{opposed[1]}",
+            level="class",
+            variant=variant,
             value=gap(real_KK),
             unit="cos",
             n=len(words),

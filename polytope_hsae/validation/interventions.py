@@ -129,10 +129,10 @@ def ratio_invariance_results(
         null = rows[rows.draw >= 0].groupby("draw").kl
         medians, below = null.median().to_numpy(), null.apply(lambda kl: (kl < 2 * bound).mean()).to_numpy()
         value, (low, high) = float(own.kl.median()), percentile_interval(weighted_medians(own.kl.to_numpy(), weights))
-        common = dict(n=len(own), n_unit=f"parents × {own.n_contexts.iloc[0]} contexts")
+        common = dict(level="parent", dose=float(alpha), n=len(own), n_unit=f"parents × {own.n_contexts.iloc[0]} contexts")
         results.append(
             Result(
-                name=f"ratio_invariance.kl.alpha_{alpha:g}",
+                statistic="ratio_invariance_kl",
                 value=value,
                 low=low,
                 high=high,
@@ -148,7 +148,8 @@ def ratio_invariance_results(
         share, (low, high) = float((own.kl < 2 * bound).mean()), percentile_interval(share_B)
         results.append(
             Result(
-                name=f"ratio_invariance.below_{2 * bound:.2f}.alpha_{alpha:g}",
+                statistic="ratio_invariance_below",
+                condition=f"{2 * bound:.2f}",
                 value=share,
                 low=low,
                 high=high,

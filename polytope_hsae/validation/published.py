@@ -145,10 +145,10 @@ def contrast_results(
         n=n_draws,
     )
     target_null = null_summary(float(np.median(target)), np.array([o.target.median() for o in others]))
-    common = dict(n=len(shifts), n_unit="contrasts")
+    common = dict(level="sibling_pair", n=len(shifts), n_unit="contrasts")
     return [
         Result(
-            name="contrast.target",
+            statistic="contrast_target",
             value=float(np.median(target)),
             low=percentile_interval(target_B)[0],
             high=percentile_interval(target_B)[1],
@@ -160,7 +160,7 @@ def contrast_results(
             **common,
         ),
         Result(
-            name="contrast.subordinate_share",
+            statistic="contrast_subordinate_share",
             value=float(np.median(rest) / np.median(target)),
             low=percentile_interval(rest_B / target_B)[0],
             high=percentile_interval(rest_B / target_B)[1],

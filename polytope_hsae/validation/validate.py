@@ -78,7 +78,7 @@ def validate_geometry(
     draws: dict[str, int] = DRAWS,  # draws of each null, the main one first
     n_boot: int = 1000,
     n_parents: int = 100,  # draws of unrelated parents
-    group: str = "real",  # the results' group: which rows these are
+    variant: str = "real",  # the results' variant: which rows these are
     margins: tuple[float, float] = (10.0, 10.0),  # about 90°: of the median, of a single unit; degrees
     others: Mapping[
         str, Tensor
@@ -97,7 +97,7 @@ def validate_geometry(
         one = lambda own_rng: measure(
             fake := null_rows(null, g_VD, study, own_rng, others), study, plan, study_vectors(fake, study, estimator)
         )
-        found = list(tqdm(side_by_side(one, rng.spawn(n)), total=n, desc=f"{group}, null: {null}", unit="draw"))
+        found = list(tqdm(side_by_side(one, rng.spawn(n)), total=n, desc=f"{variant}, null: {null}", unit="draw"))
         drawn[null] = {level: {k: np.stack([m[level][k] for m in found]) for k in real[level]} for level in real}
     parents = nulls.unrelated_parents(study.token_sets, study.edges_E2, study.depth_S, rng, n_parents)
     itself_S2 = torch.arange(len(study.token_sets))[:, None].expand(-1, 2)
@@ -106,9 +106,8 @@ def validate_geometry(
         "edges": with_unrelated_parents(rows, study, vectors, parents),
         "synsets": with_unrelated_concepts(rows, study, vectors, concepts),
     }
-    results = [
-        r.model_copy(update=dict(group=group)) for r in judge(study, plan, real, drawn, rng, n_boot, margins=margins)
-    ]
+    judged = judge(study, plan, real, drawn, rng, n_boot, margins=margins)
+    results = [r.model_copy(update=dict(variant=variant)) for r in judged]
     return GeometryValidation(results, unit_tables(study, plan, real, drawn), vectors, plan)
 
 # %% ../../nbs/09_validation/06_validate.ipynb #c032
@@ -170,10 +169,10 @@ def compare_metrics(
     "Paired differences main − other of the primary statistics' gains over shuffled rows; *holds* means the main metric does better."
     cases, gain = [], lambda table, column: (table[column] - table[f"{column}|shuffled"]).to_numpy()
     for claim in (c for c in CLAIMS if c.primary):
-        ours = main.tables[claim.level]
+        ours = main.tables[claim.units]
         weights = subtree_weights(ours.subtree.to_numpy(), rng, n_boot)
         for name, other in others.items():
-            gain_U = gain(ours, claim.column) - gain(other.tables[claim.level], claim.column)
+            gain_U = gain(ours, claim.column) - gain(other.tables[claim.units], claim.column)
             keep = np.isfinite(gain_U)
             inside_BU = weights[:, keep]
             boot_B = weighted_medians(gain_U[keep], inside_BU[inside_BU.any(1)])
@@ -182,13 +181,17 @@ def compare_metrics(
     adjusted = holm(np.array([p for *_, p in cases]))
     return [
         Result(
-            name=f"metric.{claim.column}.over.{name}",
+            statistic=claim.statistic,
+            condition=claim.condition,
+            level=claim.level,
+            kind="difference",
+            against=name,
             value=float(np.median(gain_U)),
             low=percentile_interval(boot_B)[0],
             high=percentile_interval(boot_B)[1],
             unit=claim.unit,
             n=gain_U.size,
-            n_unit=claim.level,
+            n_unit=claim.units,
             effect_size=paired_effect(gain_U),
             note=f"adjusted two-sided p {p:.3g}",
             verdict="cannot tell" if p > alpha else "holds" if np.median(gain_U) > 0 else "fails",

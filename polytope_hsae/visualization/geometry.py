@@ -17,7 +17,7 @@ import seaborn as sns
 from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 
-from ..results import Result
+from ..results import Result, select
 from .style import NULL_COLOUR, PALETTE, _caption, _figure
 
 # %% ../../nbs/15_visualization/01_geometry.ipynb #c009d
@@ -35,12 +35,12 @@ def _glance_row(ax: Axes, y: int, r: Result, marks: Mapping[str, str]) -> None:
 # %% ../../nbs/15_visualization/01_geometry.ipynb #c009b
 def at_a_glance(
     results: Sequence[Result],
-    panels: Mapping[str, Mapping[str, str]],  # axis label with unit → result's name → row label
+    panels: Mapping[str, Mapping[tuple[str, str], str]],  # axis label with unit → (statistic, condition) → row label
 ) -> Figure:
     "Every claim beside its nulls, one panel per unit; the verdict at the right. Results that are absent are left out."
-    by_name = {r.name: r for r in results}
+    by_measure = {r.measure: r for r in select(results, kind="value")}
     rows = {
-        label: [(text, by_name[n]) for n, text in named.items() if n in by_name][::-1]
+        label: [(text, by_measure[m]) for m, text in named.items() if m in by_measure][::-1]
         for label, named in panels.items()
     }
     rows = {label: found for label, found in rows.items() if found}
@@ -65,6 +65,20 @@ def at_a_glance(
     return fig
 
 # %% ../../nbs/15_visualization/01_geometry.ipynb #c011
+def _violins(ax: Axes, table: pd.DataFrame, column: str) -> None:
+    "One statistic: the real values, then those under each of its nulls, as violins with their dots"
+    nulls = [c for c in table if c.startswith(f"{column}|")]
+    order = ["real", *(c.split("|")[1] for c in nulls)]
+    long = table[[column, *nulls]].melt(var_name="source", value_name="value").dropna()
+    long["source"] = long["source"].map(dict(zip([column, *nulls], order)))
+    tint = {s: PALETTE[0] if s == "real" else NULL_COLOUR for s in order}
+    common = dict(data=long, x="source", y="value", hue="source", order=order, palette=tint, legend=False, ax=ax)
+    sns.violinplot(**common, cut=0, inner="quart", linewidth=0.8, alpha=0.45, density_norm="width")
+    sns.stripplot(**common, size=2, alpha=0.6, jitter=0.12)
+    ax.set_xticks(range(len(order)), [textwrap.fill(s, 9) for s in order], fontsize="x-small")
+
+
+# %% ../../nbs/15_visualization/01_geometry.ipynb #against-nulls
 def against_nulls(
     table: pd.DataFrame,  # one row per unit; columns `statistic` and `statistic|null`
     statistics: Mapping[str, str],  # column → axis label with unit
@@ -72,48 +86,16 @@ def against_nulls(
 ) -> Figure:
     "One panel per statistic: the real values beside those under every null the table holds"
     fig, axes = _figure(1.2 + 3.1 * len(statistics), 3.4, len(statistics))
-    counts = []
     for ax, (column, label) in zip(axes, statistics.items()):
-        nulls = [c for c in table if c.startswith(f"{column}|")]
-        long = table[[column, *nulls]].melt(var_name="source", value_name="value").dropna()
-        long["source"] = long["source"].map({column: "real", **{c: c.split("|")[1] for c in nulls}})
-        order = ["real", *(c.split("|")[1] for c in nulls)]
-        tint = {s: PALETTE[0] if s == "real" else NULL_COLOUR for s in order}
-        sns.violinplot(
-            long,
-            x="source",
-            y="value",
-            hue="source",
-            order=order,
-            palette=tint,
-            legend=False,
-            cut=0,
-            inner="quart",
-            linewidth=0.8,
-            alpha=0.45,
-            density_norm="width",
-            ax=ax,
-        )
-        sns.stripplot(
-            long,
-            x="source",
-            y="value",
-            hue="source",
-            order=order,
-            palette=tint,
-            legend=False,
-            size=2,
-            alpha=0.6,
-            jitter=0.12,
-            ax=ax,
-        )
+        _violins(ax, table, column)
         ax.set(xlabel="", ylabel=label)
-        ax.set_xticks(range(len(order)), [textwrap.fill(s, 9) for s in order], fontsize="x-small")
-        counts.append(f"{int(table[column].notna().sum())}")
+    counts = ", ".join(f"{table[column].notna().sum()}" for column in statistics)
     return _caption(
         fig,
-        f"One dot is one {unit} (n = {', '.join(counts)}); dots of a null are its mean over draws for the same {unit}. Dashed lines are quartiles.",
+        f"One dot is one {unit} (n = {counts}); dots of a null are its mean over draws for the same {unit}. "
+        "Dashed lines are quartiles.",
     )
+
 
 # %% ../../nbs/15_visualization/01_geometry.ipynb #c014
 def sorted_projections(
@@ -137,7 +119,8 @@ def sorted_projections(
     sns.move_legend(ax, "lower center", bbox_to_anchor=(0.5, 1), ncols=len(columns)) if ax.legend() else None
     return _caption(
         fig,
-        f"One mark is one synset (n = {len(table)}). Dotted line: 1, the value on the words the vector was estimated from.",
+        f"One mark is one synset (n = {len(table)}). "
+        "Dotted line: 1, the value on the words the vector was estimated from.",
     )
 
 # %% ../../nbs/15_visualization/01_geometry.ipynb #c015b
@@ -161,12 +144,13 @@ def planes(
     fig.legend(*axes[0].get_legend_handles_labels(), loc="outside right upper", fontsize="small", title="words (n)")
     return _caption(
         fig,
-        "Words no vector was estimated from; large marks are means. Theory: parent's words at x = 1, the child's also at y = 1, others at 0.",
+        "Words no vector was estimated from; large marks are means. "
+        "Theory: the parent's words at x = 1, the child's also at y = 1, others at 0.",
     )
 
 # %% ../../nbs/15_visualization/01_geometry.ipynb #c015e
 def strata(
-    tables: Mapping[str, pd.DataFrame],  # title with the stratum's unit → of `validation.by_stratum`
+    tables: Mapping[str, pd.DataFrame],  # title with the stratum's unit → medians and quartiles by stratum
     column: str,  # the statistic
     label: str,  # of the axis, with its unit
 ) -> Figure:
@@ -194,7 +178,7 @@ def strata(
 
 # %% ../../nbs/15_visualization/01_geometry.ipynb #c015g
 def sibling_kl(
-    doses: pd.DataFrame,  # of `interventions.dose_response`
+    doses: pd.DataFrame,  # one row per parent, dose and draw, from `validation.interventions`
     bound: float,  # target for the median, nats
 ) -> Figure:
     "How steering a parent moves its words, and its children's shares, against the dose"
@@ -217,7 +201,8 @@ def sibling_kl(
     n = doses["parent"].nunique()
     return _caption(
         fig,
-        f"Medians and quartiles over {n} parents, {doses['n_contexts'].iloc[0]} contexts each; controls are scaled to move the parent's words as far.",
+        f"Medians and quartiles over {n} parents, {doses['n_contexts'].iloc[0]} contexts each; "
+        "controls are scaled to move the parent's words as far.",
     )
 
 # %% ../../nbs/15_visualization/01_geometry.ipynb #c017
@@ -254,17 +239,10 @@ def heatmaps(
             square=m.values.shape[0] == m.values.shape[1],
             rasterized=True,
         )
-        if len(m.rows) <= 40:
-            ax.set_yticks(
-                np.arange(len(m.rows)) + 0.5, m.rows, fontsize="xx-small" if len(m.rows) > 20 else "x-small", rotation=0
-            )
-        if len(m.columns) <= 40:
-            ax.set_xticks(
-                np.arange(len(m.columns)) + 0.5,
-                m.columns,
-                fontsize="xx-small" if len(m.columns) > 20 else "x-small",
-                rotation=90,
-            )
+        for names, ticks, rotation in ((m.rows, ax.set_yticks, 0), (m.columns, ax.set_xticks, 90)):
+            if len(names) <= 40:
+                size = "xx-small" if len(names) > 20 else "x-small"
+                ticks(np.arange(len(names)) + 0.5, names, fontsize=size, rotation=rotation)
         ax.set(title=m.title, xlabel=xlabel, ylabel=ylabel)
     return _caption(fig, caption or f"{len(panels[0].rows)} × {len(panels[0].columns)} values per panel.")
 
@@ -277,10 +255,13 @@ def polytope(
     dims: int = 2,  # 2 or 3
     title: str = "",
 ) -> Figure:
-    "A concept's children as a polytope, with words around its vertices. Raises ValueError unless dims is 2 or 3 and below the number of children."
+    """A concept's children as a polytope, with words around its vertices.
+
+    Raises ValueError unless dims is 2 or 3 and below the number of children.
+    """
     if dims not in (2, 3) or dims >= len(child_CD):
         raise ValueError(
-            f"{len(child_CD)} children span {len(child_CD) - 1} dimensions; dims must be 2 or 3 and at most that, got {dims}"
+            f"dims is {dims}, but {len(child_CD)} children span {len(child_CD) - 1} dimensions: give 2 or 3, at most that"
         )
     origin_D = child_CD.mean(0)
     _, size, axes_DD = np.linalg.svd(child_CD - origin_D, full_matrices=False)
@@ -297,7 +278,8 @@ def polytope(
         )
         for other in range(c):
             ax.plot(*vertex_C[[c, other]].T, color=".25", lw=1)
-    ax.scatter(*vertex_C.T, s=70, color=tints, edgecolor="black", zorder=5)
+    depth = {"depthshade": False} if dims == 3 else {}
+    ax.scatter(*vertex_C.T, s=70, color=tints, edgecolor="black", zorder=5, **depth)
     for axis, i in zip("xyz", range(dims)):
         getattr(ax, f"set_{axis}label")(f"axis {i + 1} (causal norm)")
     ax.set_title(title)
@@ -305,5 +287,6 @@ def polytope(
     share = float((size[:dims] ** 2).sum() / (size**2).sum())
     return _caption(
         fig,
-        f"Large marks: children's vectors; small: {len(word_WD)} words. The layout keeps {share:.0%} of the vertices' squared extent.",
+        f"Large marks: children's vectors; small: {len(word_WD)} words. "
+        f"The layout keeps {share:.0%} of the vertices' squared extent.",
     )

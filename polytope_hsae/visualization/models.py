@@ -14,8 +14,8 @@ import pandas as pd
 from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 
-from ..results import PhaseResults, Result, name_text
-from .style import PALETTE, _caption, _figure, _legend_on_top, colours, style
+from ..results import PhaseResults, Result, measure_text, select, variant_text
+from .style import PALETTE, _caption, _figure, _legend_on_top, colours
 
 # %% ../../nbs/15_visualization/02_models.ipynb #c023
 def learning_curves(
@@ -92,33 +92,31 @@ def pareto(
     return _caption(fig, f"One mark is one trained model (n = {len(points)}, {points['seed'].nunique()} seeds).")
 
 # %% ../../nbs/15_visualization/02_models.ipynb #c032
-STEERING_PANELS = {
-    "on_target": "on-target Δ log P (nats)",
-    "off_target": "off-target |Δ log P| (nats)",
-    "leakage": "leakage (off/on target)",
-    "kl": "cost: KL clean‖steered (nats)",
+STEERING_PANELS = {  # statistic → axis label with unit
+    "steering_on_target": "on-target Δ log P (nats)",
+    "steering_off_target": "off-target |Δ log P| (nats)",
+    "steering_leakage": "leakage (off/on target)",
+    "steering_kl": "cost: KL clean‖steered (nats)",
 }
 
 # %% ../../nbs/15_visualization/02_models.ipynb #c032_1
 def dose_response(
-    results: Sequence[Result],  # of `steering.steering_results`, several groups together
+    results: Sequence[Result],  # of `steering.steering_results`, several variants together
     level: str = "parent",  # `parent` or `child`
-    panels: Mapping[str, str] = STEERING_PANELS,  # measure → axis label with unit
+    panels: Mapping[str, str] = STEERING_PANELS,  # statistic → axis label with unit
 ) -> Figure:
     "Steering measures against magnitude, one line per method with its 95 % interval"
-    rows = [(*r.name.split(".", 3)[2:], r) for r in results if r.name.startswith(f"steering.{level}.")]
+    rows = select(results, statistic=tuple(panels), level=level, kind="value")
     if not rows:
-        raise ValueError(
-            f"no result named 'steering.{level}.…' among {len(results)}; run the steering of that level first"
-        )
+        raise ValueError(f"none of {len(results)} results is about steering a {level}; run the steering of that level first")
     fig, axes = _figure(2.9 * len(panels), 3.2, len(panels))
-    tints = colours([r.group for *_, r in rows])
-    for ax, (measure, label) in zip(axes, panels.items()):
-        for shift, group in enumerate(tints):
+    tints = colours([r.variant for r in rows])
+    for ax, (statistic, label) in zip(axes, panels.items()):
+        for shift, variant in enumerate(tints):
             line = sorted(
-                (float(a.removeprefix("alpha_")), r.value, r.low, r.high)
-                for m, a, r in rows
-                if (m, r.group) == (measure, group) and r.low is not None  # a ratio without an interval has no meaning
+                (r.dose, r.value, r.low, r.high)
+                for r in select(rows, statistic=statistic, variant=variant)
+                if r.low is not None  # a ratio without an interval has no meaning
             )
             if line:
                 alpha, value, low, high = np.array(line, dtype=float).T
@@ -126,7 +124,7 @@ def dose_response(
                     alpha * 1.03 ** (shift - len(tints) / 2),
                     value,
                     np.abs([value - low, high - value]),
-                    color=tints[group],
+                    color=tints[variant],
                     marker="o",
                     ms=3.5,
                     lw=1.2,
@@ -134,19 +132,20 @@ def dose_response(
                 )
         ax.axhline(0, color=".4", lw=0.8)
         ax.set(xlabel="magnitude α (concept vectors)", ylabel=label)
-        if measure == "leakage":
+        if statistic == "steering_leakage":
             ax.set_ylim(0, min(max(ax.get_ylim()[1], 0.5), 3))
     _legend_on_top(fig, tints)
-    first = rows[0][-1]
+    first = rows[0]
     return _caption(
         fig,
-        f"Steering {dict(parent='parents', child='children')[level]}: {first.n} {first.n_unit} per point; bars are 95 % intervals over both. Points are shifted sideways to stay apart; the leakage axis ends at 3.",
+        f"Steering {dict(parent='parents', child='children')[level]}: {first.n} {first.n_unit} per point; "
+        "bars are 95 % intervals over both. Points are shifted sideways to stay apart; the leakage axis ends at 3.",
     )
 
 # %% ../../nbs/15_visualization/02_models.ipynb #c035
 def forest(
     results: Sequence[Result],  # differences, e.g. of `comparison.compare`
-    bounds: Mapping[str, float] | None = None,  # name of a result → its target's bound
+    bounds: Mapping[tuple[str, str], float] | None = None,  # (statistic, level) → its target's bound
 ) -> Figure:
     "Differences with intervals, targets and verdicts; one axis each, controls hollow"
     heights = [0.35 + 0.16 * len(r.nulls) for r in results]
@@ -158,30 +157,31 @@ def forest(
         height_ratios=heights,
     )
     plt.close(fig)
-    groups = {r.group for r in results}
+    several = len({r.variant for r in results}) > 1
     for ax, r in zip(axes[:, 0], results):
-        _forest_axis(ax, r, (bounds or {}).get(r.name))
-        label = name_text(r).removesuffix(", difference")
-        ax.set_yticks([0], [f"{label}\n{r.group.replace('_', ' ')}" if len(groups) > 1 else label], fontsize="small")
+        _forest_axis(ax, r, (bounds or {}).get((r.statistic, r.level)))
+        label = measure_text(r) + (f"\n{variant_text(r.variant)}" if several else "")
+        ax.set_yticks([0], [label], fontsize="small")
         ax.set_xlabel(f"difference ({r.unit})", fontsize="x-small", labelpad=1)
         ax.tick_params(axis="x", labelsize="x-small")
         ax.grid(False, axis="y")
     sizes = sorted({r.n_unit if " × " in r.n_unit else f"{r.n} {r.n_unit}" for r in results})
     return _caption(
         fig,
-        f"Filled: the model; hollow: its controls; bars: 95 % intervals; red tick: target. {len(results)} differences over {'; '.join(sizes)}.",
+        "Filled: the model; hollow: its controls; bars: 95 % intervals; red tick: target. "
+        f"{len(results)} differences over {'; '.join(sizes)}.",
     )
 
 # %% ../../nbs/15_visualization/02_models.ipynb #c035a
 def _forest_axis(ax: Axes, r: Result, bound: float | None) -> None:
     "One difference with its controls, bound and verdict"
     bar = lambda x: None if x.low is None else [[x.value - x.low], [x.high - x.value]]
-    told = [x for x in (0.0, r.value, r.low, r.high, bound) if x is not None]
-    left, right = min(told), max(told)
+    shown = [x for x in (0.0, r.value, r.low, r.high, bound) if x is not None]
+    left, right = min(shown), max(shown)
     left, right = left - 0.75 * (right - left), right + 0.75 * (right - left)
     ax.errorbar(r.value, 0, xerr=bar(r), marker="o", ms=6, color=PALETTE[0], capsize=3, lw=1.8)
     for i, (name, null) in enumerate(r.nulls.items()):
-        y, at, name = -(i + 1), min(max(null.value, left), right), name.replace("_", " ")
+        y, at, name = -(i + 1), min(max(null.value, left), right), variant_text(name)
         style = dict(ms=4, mfc="white", color=".5", lw=1)
         if at == null.value:
             ax.errorbar(at, y, xerr=bar(null), marker="o", capsize=2, **style)
