@@ -248,7 +248,7 @@ def work(name: str, shape: Shape, data: Path, lr: float, device: str, half: bool
         torch.set_num_threads(int(os.environ["OMP_NUM_THREADS"]))
         torch.optim.Adam([torch.zeros(1, requires_grad=True)])  # what it imports is not the step's memory
     if name in OWN:
-        import polytope_hsae.steps  # noqa: F401  (nor are these imports)
+        import polytope_hsae.training.step  # noqa: F401  (nor are these imports)
     build = OWN.get(name) or peers.load(name)
     on_gpu = in_torch and device == "cuda"
     peak = lambda: torch.cuda.max_memory_allocated() / 2**20 if on_gpu else peak_mib()

@@ -113,7 +113,7 @@ class PhaseResults(BaseModel):
     results: list[Result] = []  # the figures
 
     def get(self, statistic: str, **fields: Any) -> Result:
-        """The one result of this statistic with these fields; a value, of the real rows, unless the fields say otherwise.
+        """The one result with these fields; a value, of the real rows, unless the fields say otherwise.
 
         Raises KeyError naming what exists when there is none or several.
         """

@@ -30,7 +30,8 @@ def equal_norm(
     norm_N = direction_ND.norm(dim=-1, keepdim=True)
     if (norm_N == 0).any():
         raise ValueError(
-            f"{int((norm_N == 0).sum())} of {len(norm_N)} directions are zero and cannot be rescaled; leave these concepts out"
+            f"{int((norm_N == 0).sum())} of {len(norm_N)} directions are zero and cannot be rescaled; "
+            "leave these concepts out"
         )
     return direction_ND * (reference_ND.norm(dim=-1, keepdim=True) / norm_N)
 
@@ -48,16 +49,18 @@ def diff_mean(
     context_BD: Tensor,  # *training* contexts in the unified space, ℓ = Σ^(1/2) λ
     label_B: Tensor,  # concept of each context, −1 none
     n_concepts: int,
-    group_B: (
-        Tensor | None
-    ) = None,  # compare only with contexts of the same group: a child's parent; None: with all others
+    # compare only with contexts of the same group, for a child its parent's; None: with all others
+    group_B: Tensor | None = None,
 ) -> Tensor:  # C × D
-    "DiffMean: mean context of a concept minus mean of all other contexts (AxBench's strongest simple baseline). NaN rows for concepts without contexts."
+    """DiffMean: mean context of a concept minus mean of all other contexts (AxBench's strongest simple baseline).
+
+    Rows of concepts without contexts are NaN.
+    """
     group_B = torch.zeros_like(label_B) if group_B is None else group_B
     sum_CD, n_C1 = _sums(context_BD, label_B, n_concepts)
-    own_C = torch.full((n_concepts,), -1).scatter_(
-        0, label_B[label_B >= 0].long(), group_B[label_B >= 0].long()
-    )  # group of each concept
+    named_B = label_B >= 0
+    own_C = torch.full((n_concepts,), -1)  # group of each concept
+    own_C.scatter_(0, label_B[named_B].long(), group_B[named_B].long())
     total_GD, n_G1 = _sums(context_BD, group_B, int(group_B.max()) + 1)
     return (sum_CD / n_C1 - (total_GD[own_C] - sum_CD) / (n_G1[own_C] - n_C1)).to(context_BD.dtype)
 
@@ -76,13 +79,13 @@ def context_units(
     direction_ND: Tensor,  # concept vectors (or child deltas), unified space
     context_BD: Tensor,  # *training* contexts, unified space
     label_B: Tensor,  # concept of each context, in the order of the directions, −1 none
-    group_B: (
-        Tensor | None
-    ) = None,  # compare only with contexts of the same group: a child's parent; None: with all others
+    # compare only with contexts of the same group, for a child its parent's; None: with all others
+    group_B: Tensor | None = None,
 ) -> Tensor:  # N × D
-    """Concept vectors rescaled to (mean own context − mean other context)·ℓ̂, the distance their own contexts have moved along them.
+    """Concept vectors at the distance their own contexts have moved along them: mean own − mean other context, on ℓ̂.
 
-    Concepts without contexts, or whose contexts did not move that way, take the median distance. Raises ValueError when none moved.
+    Concepts without contexts, or whose contexts did not move that way, take the median distance.
+    Raises ValueError when none moved.
     """
     unit_ND = direction_ND / direction_ND.norm(dim=1, keepdim=True)
     gaps = []
@@ -95,7 +98,8 @@ def context_units(
     moved_N = gap_N > 0
     if not moved_N.any():
         raise ValueError(
-            f"none of {len(gap_N)} concepts has training contexts that lie further along its vector than others; check labels and space"
+            f"none of {len(gap_N)} concepts has training contexts that lie further along its vector than others; "
+            "check that labels and vectors belong together and that both are in the unified space"
         )
     return unit_ND * torch.where(moved_N, gap_N, gap_N[moved_N].median())[:, None]
 
@@ -185,7 +189,10 @@ def _cohen_d(own: Tensor, other: Tensor) -> Tensor:
 def _summarise(
     before_BC: Tensor, moved: list[_Moved], target_N: Tensor, off_NC: Tensor, sibling_NC: Tensor
 ) -> list[Tensor]:
-    "Records of one chunk, magnitudes first: Δ per concept (summed over contexts), then per context on, off, success, KL, loss, ratio KL, siblings"
+    """Records of one chunk, magnitudes first.
+
+    Δ per concept, summed over contexts; then, per context: on, off, success, KL, loss, ratio KL, siblings.
+    """
     records = []
     for delta_BNC, kl_BN, nll_BN in moved:
         on_BN = delta_BNC.gather(2, target_N[None, :, None].expand(len(delta_BNC), -1, 1))[..., 0]
@@ -213,6 +220,42 @@ def family_masks(
     same_CC = parent_of_child_C[:, None] == parent_of_child_C[None]
     return ~same_CC, same_CC & ~torch.eye(len(same_CC), dtype=torch.bool)
 
+# %% ../nbs/13_steering.ipynb #steer-masks
+def _masks(
+    words: Sequence[Tensor],
+    target_N: Tensor,
+    off_NC: Tensor | None,
+    sibling_NC: Tensor | None,
+) -> tuple[Tensor, Tensor]:  # N × C booleans: off-target concepts, siblings
+    "The masks of `steer` with their defaults. Raises ValueError where something cannot be measured."
+    empty = [c for c, w in enumerate(words) if not len(w)]
+    if empty:
+        raise ValueError(
+            f"concepts {empty[:5]} have no held-out words, so steering cannot be measured on them; leave them out"
+        )
+    if off_NC is None:
+        off_NC = ~torch.nn.functional.one_hot(target_N, len(words)).bool()
+    if not off_NC.any(1).all():
+        raise ValueError(
+            f"{int((~off_NC.any(1)).sum())} directions have no off-target concept; measure at least two concepts"
+        )
+    if sibling_NC is None:
+        sibling_NC = torch.zeros(len(target_N), len(words), dtype=torch.bool)
+    return off_NC, sibling_NC
+
+# %% ../nbs/13_steering.ipynb #steer-shifts
+def _word_shifts(
+    shift_NV: Tensor,  # change of logits per unit of each direction
+    words: Sequence[Tensor],
+    target_N: Tensor,
+    off_NC: Tensor,
+) -> tuple[Tensor, Tensor]:  # mean logit change per concept N × C; Cohen's d of target against off-target words
+    "What each direction does to raw logits, the same in every context"
+    dlogit_NC = torch.stack([shift_NV[:, w].mean(1) for w in words], 1).double()
+    other = [torch.cat([words[c] for c in off.nonzero()[:, 0].tolist()]) for off in off_NC]
+    each = zip(shift_NV.double(), target_N.tolist(), other)
+    return dlogit_NC, torch.stack([_cohen_d(shift[words[t]], shift[o]) for shift, t, o in each])
+
 # %% ../nbs/13_steering.ipynb #c025
 def steer(
     resid_BD: Tensor,  # held-out final residuals
@@ -221,9 +264,8 @@ def steer(
     target_N: Tensor,  # which concept each direction is meant for
     weight_VD: Tensor,  # unembedding rows
     off_NC: Tensor | None = None,  # concepts that count as off-target; None: all but the target
-    sibling_NC: (
-        Tensor | None
-    ) = None,  # concepts whose mutual shares should not change, a child's siblings or a parent's children; None: not measured
+    # concepts whose mutual shares should not change: a child's siblings, a parent's children; None: not measured
+    sibling_NC: Tensor | None = None,
     bias_V: Tensor | None = None,  # output bias
     softcap: float | None = None,  # logit soft-cap
     next_token_B: Tensor | None = None,  # true next tokens, for the loss; None: not measured
@@ -231,20 +273,11 @@ def steer(
 ) -> SteeringEffects:
     """Exact effect of λ' = λ + α s on the probability of every concept's held-out words.
 
-    Raises ValueError for a concept without words or a direction without off-target concepts. Cost: A GEMMs of B × V × N in float64.
+    Raises ValueError for a concept without words or a direction without off-target concepts.
+    Cost: A GEMMs of B × V × N in float64.
     """
-    (N, C), target_N = (len(direction_ND), len(words)), target_N.cpu().long()
-    empty = [c for c, w in enumerate(words) if not len(w)]
-    if empty:
-        raise ValueError(
-            f"concepts {empty[:5]} have no held-out words, so steering cannot be measured on them; leave them out"
-        )
-    off_NC = ~torch.nn.functional.one_hot(target_N, C).bool() if off_NC is None else off_NC
-    if not off_NC.any(1).all():
-        raise ValueError(
-            f"{int((~off_NC.any(1)).sum())} directions have no off-target concept; measure at least two concepts"
-        )
-    sibling_NC = torch.zeros(N, C, dtype=torch.bool) if sibling_NC is None else sibling_NC
+    target_N = target_N.cpu().long()
+    off_NC, sibling_NC = _masks(words, target_N, off_NC, sibling_NC)
     step, blocks = max(1, 2**27 // (8 * len(weight_VD))), []
     shift_NV = direction_ND.to(weight_VD) @ weight_VD.T
     for rows in torch.arange(len(resid_BD)).split(step):
@@ -252,32 +285,14 @@ def steer(
         next_B = None if next_token_B is None else next_token_B[rows].long()
         logp_BV = (raw_BV if softcap is None else (raw_BV / softcap).tanh().mul(softcap)).log_softmax(-1)
         before_BC = torch.stack([logp_BV[:, w].logsumexp(-1) for w in words], -1)
-        move = lambda shift: (
-            _factored(raw_BV, shift, words, next_B)
-            if softcap is None
-            else _capped(raw_BV, shift, words, next_B, softcap)
-        )
-        blocks.append(
-            [
-                _summarise(
-                    before_BC,
-                    [move(alpha * shift_NV[cols].double()) for alpha in alphas],
-                    target_N[cols],
-                    off_NC[cols],
-                    sibling_NC[cols],
-                )
-                for cols in torch.arange(N).split(step)
-            ]
-        )
+        how = (_factored,) if softcap is None else (_capped, softcap)
+        blocks.append([])
+        for cols in torch.arange(len(direction_ND)).split(step):
+            moved = [how[0](raw_BV, alpha * shift_NV[cols].double(), words, next_B, *how[1:]) for alpha in alphas]
+            blocks[-1].append(_summarise(before_BC, moved, target_N[cols], off_NC[cols], sibling_NC[cols]))
     sums, *per_context = [torch.cat([torch.cat([block[i] for block in row], 2) for row in blocks], 1) for i in range(8)]
-    dlogit_NC = torch.stack([shift_NV[:, w].mean(1) for w in words], 1).double()
-    other = [torch.cat([words[c] for c in off.nonzero()[:, 0].tolist()]) for off in off_NC]
-    d_N = torch.stack(
-        [_cohen_d(shift[words[t]], shift[o]) for shift, t, o in zip(shift_NV.double(), target_N.tolist(), other)]
-    )
-    return SteeringEffects(
-        torch.tensor(alphas), target_N, off_NC, sums.sum(1) / len(resid_BD), *per_context, dlogit_NC, d_N
-    )
+    delta_ANC, by_logit = sums.sum(1) / len(resid_BD), _word_shifts(shift_NV, words, target_N, off_NC)
+    return SteeringEffects(torch.tensor(alphas), target_N, off_NC, delta_ANC, *per_context, *by_logit)
 
 # %% ../nbs/13_steering.ipynb #c033
 def steering_table(
@@ -314,7 +329,7 @@ def leakage_ratio(
     effects: SteeringEffects,
     alpha: float,  # which magnitude
 ) -> Ratio:  # contexts × directions
-    "Off-target and on-target effects of one magnitude as a ratio of means, for `comparison`"
+    "Off-target and on-target effects of one magnitude as a ratio of means, for `compare`"
     a = effects.alpha_A.tolist().index(alpha)
     return Ratio(effects.off_ABN[a].numpy(), effects.on_ABN[a].numpy())
 

@@ -26,7 +26,9 @@ def final_residual(
     loaded: LoadedModel,
     input_BW: Tensor,  # token ids, windows of equal length
 ) -> Tensor:  # B × W × D, on the model's device
-    "Input of the unembedding for every position: the decoder's last hidden state. Cost: one forward pass without logits."
+    """Input of the unembedding for every position: the decoder's last hidden state.
+
+    Cost: one forward pass without logits."""
     model = loaded.model
     return model.base_model(input_ids=input_BW.to(model.device), use_cache=False).last_hidden_state
 
@@ -44,8 +46,10 @@ def check_residual(
     ours = head.logits(final_residual(loaded, ids).float().to(head.weight_VD.device)).to(own.device)
     error = float((own - ours).abs().max() / own.std())
     if not error <= tolerance:
+        found = f"logits differ by {error:.2g} of their spread, allowed {tolerance}"
         raise UserError(
-            f"the last hidden state of {loaded.name} is not the input of its unembedding (logits differ by {error:.2g} of their spread, allowed {tolerance}): this architecture is not supported"
+            f"the last hidden state of {loaded.name} is not the input of its unembedding ({found}): "
+            "this architecture is not supported, choose another model.name"
         )
     return error
 
@@ -56,7 +60,9 @@ def prompt_residuals(
     prompts: Sequence[str],
     batch: int = 32,  # prompts per forward pass
 ) -> Tensor:  # N × D float32, on the CPU
-    "Final residual at the last token of each prompt. Prompts of equal length share a pass, so that none is padded. Cost: one forward pass over all prompts."
+    """Final residual at the last token of each prompt.
+
+    Prompts of equal length share a pass, so that none is padded. Cost: one forward pass over all prompts."""
     ids = [loaded.tokenizer(p, add_special_tokens=True)["input_ids"] for p in prompts]
     found: list[Tensor] = [torch.empty(0)] * len(ids)
     for _, same in groupby(sorted(range(len(ids)), key=lambda i: len(ids[i])), key=lambda i: len(ids[i])):
@@ -73,9 +79,8 @@ def decoder_blocks(loaded: LoadedModel) -> torch.nn.ModuleList:
     n = loaded.model.config.num_hidden_layers
     found = [m for m in loaded.model.base_model.children() if isinstance(m, torch.nn.ModuleList) and len(m) == n]
     if len(found) != 1:
-        raise UserError(
-            f"{loaded.name} has {len(found)} lists of {n} modules, expected one of decoder blocks: set teacher.map_to_layer to null for this architecture"
-        )
+        lists = f"{loaded.name} has {len(found)} lists of {n} modules, expected one of decoder blocks"
+        raise UserError(f"{lists}: set teacher.map_to_layer to null for this architecture")
     return found[0]
 
 # %% ../../nbs/07_activations/01_capture.ipynb #c008b_1
@@ -84,15 +89,16 @@ def block_residuals(
     loaded: LoadedModel,
     input_BW: Tensor,  # token ids, windows of equal length
     blocks: Sequence[int],  # whose outgoing residual stream is wanted, counted from 0
-) -> tuple[
-    Tensor, list[Tensor]
-]:  # the final residual, and the stream after each block; all B × W × D on the model's device
-    "Final residual and the residual stream leaving some blocks, from one forward pass. Raises UserError on a block that is not there."
+) -> tuple[Tensor, list[Tensor]]:  # final residual, and the stream after each block; B × W × D on the model's device
+    """Final residual and the residual stream leaving some blocks, from one forward pass.
+
+    Raises UserError on a block that is not there."""
     modules, caught = decoder_blocks(loaded) if blocks else [], {}
     missing = [i for i in blocks if not 0 <= i < len(modules)]
     if missing:
+        last = len(modules) - 1
         raise UserError(
-            f"model.layers_probe names block {missing[0]} but {loaded.name} has blocks 0 to {len(modules) - 1}"
+            f"model.layers_probe names block {missing[0]}, but {loaded.name} has blocks 0 to {last}: name these"
         )
     keep = lambda i: lambda module, args, out: caught.update({i: out[0] if isinstance(out, tuple) else out})
     hooks = [modules[i].register_forward_hook(keep(i)) for i in blocks]
@@ -115,6 +121,33 @@ def within_norm(
     norm = resid.float().norm(dim=-1).cpu()
     return ~(norm > outlier_norm * norm[kept].median()) if kept.any() else torch.ones_like(kept)
 
+# %% ../../nbs/07_activations/01_capture.ipynb #c010-columns
+def _batch_columns(
+    packed: Packed,
+    windows: slice,  # of this batch
+    resid_BWD: Tensor,  # their residuals
+    keep_BW: Tensor,  # positions to store
+    store_dtype: str,
+) -> dict[str, Tensor]:
+    "The store's columns for the kept positions of a batch"
+    column = lambda t, dtype: t[windows][keep_BW].to(dtype)
+    return dict(
+        resid=resid_BWD.cpu()[keep_BW].to(DTYPES[store_dtype]),
+        token=column(packed.input_BW, torch.int32),
+        next_token=column(packed.next_BW, torch.int32),
+        doc=column(packed.doc_BW, torch.int32),
+        split=column(packed.split_BW, torch.int8),
+        picked=column(packed.picked_BW, torch.int8),
+    )
+
+# %% ../../nbs/07_activations/01_capture.ipynb #c010-counts
+def _batch_counts(
+    wanted_BW: Tensor,  # bool: positions that have a next word of their own document
+    keep_BW: Tensor,  # bool: those of them that are stored
+) -> dict[str, int]:
+    "What became of a batch's positions"
+    n, wanted, stored = keep_BW.numel(), int(wanted_BW.sum()), int(keep_BW.sum())
+    return {"read": n, "stored": stored, "dropped_boundary": n - wanted, "dropped_outlier": wanted - stored}
 
 # %% ../../nbs/07_activations/01_capture.ipynb #c010_2
 def capture(
@@ -127,9 +160,10 @@ def capture(
     store_dtype: str = "float16",
     outlier_norm: float = 10.0,  # in medians of the batch's norms
 ) -> ActivationStore:
-    """Read a corpus through a model and store its final residuals; continues an interrupted capture, returns a finished one at once.
+    """Read a corpus through a model and store its final residuals.
 
-    Raises UserError when the model does not fit, residuals are not finite, or the folder holds another corpus. Cost: one forward pass; memory: one batch and one shard.
+    An interrupted capture is continued, a finished one returned at once. Raises UserError when the model does not fit,
+    residuals are not finite, or the folder holds another corpus. Cost: one forward pass; memory: one batch and a shard.
     """
     metadata = metadata | {
         "windows": len(packed.input_BW),
@@ -143,48 +177,25 @@ def capture(
         return ActivationStore(folder)
     check_residual(loaded, packed.input_BW)
     B, W = packed.input_BW.shape
-    counts = writer.index["counts"] or {
-        "read": 0,
-        "stored": 0,
-        "dropped_boundary": 0,
-        "dropped_outlier": 0,
-        "dropped_tail": packed.tail,
-    }
-    done = writer.index["progress"]
+    counts = dict.fromkeys(("read", "stored", "dropped_boundary", "dropped_outlier"), 0) | {"dropped_tail": packed.tail}
+    counts, done = writer.index["counts"] or counts, writer.index["progress"]
     with tqdm(total=B * W, initial=done * W, desc="activations", unit=" tok", unit_scale=True) as bar:
         for first in range(done, B, batch):
             windows = slice(first, min(first + batch, B))
-            resid_BWD = final_residual(loaded, packed.input_BW[windows])
-            wanted_BW = packed.keep_BW[windows]
+            resid_BWD, wanted_BW = final_residual(loaded, packed.input_BW[windows]), packed.keep_BW[windows]
             keep_BW = wanted_BW & within_norm(resid_BWD, wanted_BW, outlier_norm)
-            outliers = int(wanted_BW.sum() - keep_BW.sum())
-            column = lambda t, dtype: t[windows][keep_BW].to(dtype)
-            writer.add(
-                dict(
-                    resid=resid_BWD.cpu()[keep_BW].to(DTYPES[store_dtype]),
-                    token=column(packed.input_BW, torch.int32),
-                    next_token=column(packed.next_BW, torch.int32),
-                    doc=column(packed.doc_BW, torch.int32),
-                    split=column(packed.split_BW, torch.int8),
-                    picked=column(packed.picked_BW, torch.int8),
-                )
-            )
-            n, stored = keep_BW.numel(), int(keep_BW.sum())
-            new = {
-                "read": n,
-                "stored": stored,
-                "dropped_boundary": n - stored - outliers,
-                "dropped_outlier": outliers,
-                "dropped_tail": 0,
-            }
-            counts = {k: v + new[k] for k, v in counts.items()}
+            writer.add(_batch_columns(packed, windows, resid_BWD, keep_BW, store_dtype))
+            new = _batch_counts(wanted_BW, keep_BW)
+            counts = {k: v + new.get(k, 0) for k, v in counts.items()}
             writer.flush(windows.stop, counts, complete=windows.stop == B)
-            bar.update(n)
+            bar.update(new["read"])
     return ActivationStore(folder)
 
 # %% ../../nbs/07_activations/01_capture.ipynb #c015b
 class LiveBatches:
-    "Endless iterable over a split's residuals, computed when they are asked for; the n-th batch depends on the seed and n only. Cost: one forward pass per window and epoch; memory: one batch."
+    """Endless iterable over a split's residuals, computed when they are asked for.
+
+    The n-th batch depends on the seed and n only. Cost: one forward pass per window and epoch; memory: one batch."""
 
     def __init__(
         self,
@@ -197,18 +208,16 @@ class LiveBatches:
     ):
         wanted_BW = packed.keep_BW & (packed.split_BW == split)
         if not 0 < batch_size <= int(wanted_BW.sum()):
-            raise UserError(
-                f"a batch needs {batch_size} activations but the split has {int(wanted_BW.sum())}: lower training.batch_size_acts or raise data.token_budget"
-            )
+            found = f"a batch needs {batch_size} activations but the split has {int(wanted_BW.sum())}"
+            raise UserError(f"{found}: lower training.batch_size_acts or raise data.token_budget")
         self.loaded, self.input_BW, self.wanted_BW = loaded, packed.input_BW, wanted_BW
         self.batch_size, self.seed, self.windows = batch_size, seed, windows
 
     def __iter__(self) -> Iterator[Tensor]:
         rows_ND = None
         for epoch in count():
-            order = torch.randperm(
-                len(self.input_BW), generator=torch.Generator().manual_seed(self.seed + 1_000_003 * epoch)
-            )
+            generator = torch.Generator().manual_seed(self.seed + 1_000_003 * epoch)
+            order = torch.randperm(len(self.input_BW), generator=generator)
             for chosen in order.split(self.windows):
                 fresh_ND = final_residual(self.loaded, self.input_BW[chosen]).cpu()[self.wanted_BW[chosen]].float()
                 rows_ND = fresh_ND if rows_ND is None else torch.cat([rows_ND, fresh_ND])

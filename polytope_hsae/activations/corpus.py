@@ -48,15 +48,14 @@ def read_documents(
     max_tokens: int,  # stop reading when this many tokens were seen
     chunk: int = 2048,  # texts tokenised at a time
 ) -> Documents:  # documents of at least two tokens
-    "Tokenise distinct texts until there are enough tokens: a repeat could land in two splits. Raises UserError when there is no text. Cost: that of the tokenizer, about 1 µs per token on two threads."
+    """Tokenise distinct texts until there are enough tokens: a repeat could land in two splits.
+
+    Raises UserError when there is no text. Cost: that of the tokenizer, about 1 µs per token on two threads."""
     texts, parts, total = _distinct(texts), [], 0
     with tqdm(total=max_tokens, desc="tokenising", unit=" tok", unit_scale=True) as bar:
         while total < max_tokens and (some := list(islice(texts, chunk))):
-            ids = [
-                np.asarray(x, dtype=np.int32)
-                for x in tokenizer(some, add_special_tokens=False)["input_ids"]
-                if len(x) > 1
-            ]
+            found = tokenizer(some, add_special_tokens=False)["input_ids"]
+            ids = [np.asarray(x, dtype=np.int32) for x in found if len(x) > 1]
             parts += ids
             n = sum(map(len, ids))
             total += n
@@ -76,7 +75,7 @@ class Plan(NamedTuple):
 # %% ../../nbs/07_activations/00_corpus.ipynb #c010_1
 def _concepts_of(
     documents: Documents,
-    own_V: np.ndarray,  # concept of each token if its lemma is on the split's side, else −1
+    own_V: np.ndarray,  # concept of each token if its lemma is in the same split, else −1
     docs: np.ndarray,  # documents of the split
 ) -> list[np.ndarray]:  # per concept: documents with such a word after their first token
     "Documents of a split by the held-out concept words they hold"
@@ -89,7 +88,7 @@ def _concepts_of(
 # %% ../../nbs/07_activations/00_corpus.ipynb #c010_2
 def _pick(
     by_concept: Sequence[np.ndarray],  # documents of each concept
-    taken: set[int],  # documents that are used already
+    taken: set[int],  # documents that are used already; the picked ones are added
     lengths: np.ndarray,
     budget: int,  # tokens
     rng: np.random.Generator,
@@ -99,52 +98,41 @@ def _pick(
     picked, spent = [], 0
     while queues and spent < budget:
         for queue in queues:
-            doc = next((d for d in iter(lambda: int(queue.pop()) if queue else None, None) if d not in taken), None)
-            if doc is not None:
-                taken.add(doc)
-                picked.append(doc)
-                spent += lengths[doc]
+            while queue and int(queue[-1]) in taken:
+                queue.pop()
+            if queue:
+                picked.append(int(queue.pop()))
+                taken.add(picked[-1])
+                spent += lengths[picked[-1]]
         queues = [q for q in queues if q]
     return picked
 
 # %% ../../nbs/07_activations/00_corpus.ipynb #c011
 def plan_corpus(
     documents: Documents,
-    concepts: Sequence[
-        Tensor
-    ],  # labellings of the tokens, parents and children: selected concept of each token, −1 none
-    split_V: Tensor,  # side of each token's lemma: 0 train, 1 validation, 2 test, −1 none
+    concepts: Sequence[Tensor],  # parents, then children: selected concept of each token, −1 none
+    split_V: Tensor,  # split of each token's lemma: 0 train, 1 validation, 2 test, −1 none
     token_budget: int,  # tokens to read in all
     fractions: Sequence[float] = (0.70, 0.15, 0.15),  # of documents and of the budget
     seed: int = 0,
 ) -> Plan:
-    "Choose documents for the three splits, half of each held-out split for its words. Raises UserError when the text does not fill the budget."
+    """Choose documents for the three splits, half of each held-out split for its words.
+
+    Raises UserError when the text does not fill the budget."""
     rng, lengths = np.random.default_rng(seed), documents.lengths
     cuts = (np.cumsum(fractions)[:2] * len(lengths)).astype(int)
-    plan: list[tuple[list[int], int, int]] = []
+    plan: list[tuple[list[int], int, int]] = []  # documents, their split, whether they were picked
     for split, docs in enumerate(np.split(rng.permutation(len(lengths)), cuts)):
         budget = token_budget * fractions[split] / (1 if split == 0 else 2)
         until = int(np.searchsorted(np.cumsum(lengths[docs]), budget)) + 1
         if until > len(docs):
-            raise UserError(
-                f"data.token_budget is {token_budget} but the text source fills only {int(lengths.sum())} tokens: lower the budget or take a larger data.source"
-            )
+            found = f"data.token_budget is {token_budget} but the text source fills only {int(lengths.sum())} tokens"
+            raise UserError(f"{found}: lower the budget or take a larger data.source")
         plan.append((docs[:until].tolist(), split, 0))
         if split:
             own = [np.where(split_V.numpy() == split, concept_V.numpy(), -1) for concept_V in concepts]
-            plan.append(
-                (
-                    _pick(
-                        [d for own_V in own for d in _concepts_of(documents, own_V, docs)],
-                        set(docs[:until].tolist()),
-                        lengths,
-                        budget,
-                        rng,
-                    ),
-                    split,
-                    1,
-                )
-            )
+            by_concept = [d for own_V in own for d in _concepts_of(documents, own_V, docs)]
+            plan.append((_pick(by_concept, set(docs[:until].tolist()), lengths, budget, rng), split, 1))
     return Plan(
         np.array([d for docs, *_ in plan for d in docs]),
         np.concatenate([np.full(len(d), p) for d, p, _ in plan]),
@@ -181,7 +169,7 @@ def pack(
     separator: Sequence[int],  # token ids between documents
     opening: Sequence[int] = (),  # token ids at the start of every window
 ) -> Packed:
-    "Lay documents end to end and cut them into windows, each split's apart. Raises UserError when a split fills no window."
+    "Lay documents end to end and cut them into windows, each split apart. Raises UserError when one fills no window."
     parts = []
     sep = np.asarray(separator, dtype=np.int32)
     for split in np.unique(plan.split_M):
@@ -195,12 +183,12 @@ def pack(
     body = window - len(opening)
     cut = lambda x: x[: len(x) // body * body].reshape(-1, body)
     if not all(len(p[0]) >= body for p in parts):
-        raise UserError(
-            f"a split of documents fills no window of {window} tokens: raise data.token_budget or lower data.window_length"
-        )
+        found = f"a split of documents fills no window of {window} tokens"
+        raise UserError(f"{found}: raise data.token_budget or lower data.window_length")
     columns = [torch.from_numpy(np.concatenate([cut(p[i]) for p in parts]).astype(np.int64)) for i in range(5)]
     front = torch.tensor(list(opening), dtype=torch.long)
-    fills = [front, torch.full_like(front, -1), torch.full_like(front, -1), columns[3][:, :1], torch.zeros_like(front)]
+    none = torch.full_like(front, -1)
+    fills = [front, none, none, columns[3][:, :1], torch.zeros_like(front)]
     columns = [torch.cat([f.expand(len(c), len(front)), c], 1) for f, c in zip(fills, columns)]
     columns[1][:, 0] = -1  # the first position of a window has no context
     return Packed(*columns, tail=sum(len(p[0]) % body for p in parts))

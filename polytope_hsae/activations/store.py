@@ -6,12 +6,13 @@
 __all__ = ['STORE_COLUMNS', 'SPLITS', 'is_complete', 'StoreWriter', 'ActivationStore', 'ShuffledBatches']
 
 # %% ../../nbs/07_activations/02_store.ipynb #c003
-import hashlib
 import json
+from itertools import count
 from pathlib import Path
 from typing import Any, Iterator, Sequence
 
 import torch
+from fastcore.basics import patch
 from safetensors import safe_open
 from safetensors.torch import save
 from torch import Tensor
@@ -22,49 +23,54 @@ from ..core import UserError, atomic_write, file_sha256
 STORE_COLUMNS = ("resid", "token", "next_token", "doc", "split", "picked")
 
 # %% ../../nbs/07_activations/02_store.ipynb #store-splits
-SPLITS = {"train": 0, "validation": 1, "test": 2}  # how the columns `split` of stores and of tokens spell a split
+SPLITS = {"train": 0, "validation": 1, "test": 2}  # the number that stands for a split in a store's column
 
+# %% ../../nbs/07_activations/02_store.ipynb #store-index
+def _read_index(folder: Path) -> dict[str, Any] | None:
+    "The index of a store; None where there is none. Raises UserError when another version has written it."
+    path = folder / "index.json"
+    if not path.exists():
+        return None
+    index = json.loads(path.read_text(encoding="utf-8"))
+    if "metadata" not in index:  # until version 0.1, whose columns had other names too
+        raise UserError(f"{folder} holds activations stored by an earlier version: delete it and run phase 1 again")
+    return index
 
 # %% ../../nbs/07_activations/02_store.ipynb #c006_2
 def is_complete(
     folder: Path | str,  # of a store
     metadata: dict[str, Any],  # that it should have been captured with
 ) -> bool:
-    "Whether a folder holds a finished store of these facts. Raises UserError when it holds one of others."
-    path = Path(folder) / "index.json"
-    if not path.exists():
+    "Whether a folder holds a finished store with this metadata. Raises UserError when it holds one with others."
+    index = _read_index(Path(folder))
+    if index is None:
         return False
-    index = json.loads(path.read_text(encoding="utf-8"))
-    changed = sorted(k for k in metadata if index["facts"].get(k) != metadata[k])
+    changed = sorted(k for k in metadata if index["metadata"].get(k) != metadata[k])
     if changed:
         raise UserError(
-            f"{folder} holds activations captured with another {', '.join(changed)}: delete the folder, or choose another run folder"
+            f"{folder} holds activations captured with another {', '.join(changed)}: "
+            "delete the folder, or choose another run folder"
         )
     return index["complete"]
 
 # %% ../../nbs/07_activations/02_store.ipynb #c007
 class StoreWriter:
-    "Appends rows to a store and cuts them into shards. An interrupted writer is continued by a new one with the same facts."
+    """Appends rows to a store and cuts them into shards.
+
+    An interrupted writer is continued by a new one with the same metadata."""
 
     def __init__(
         self,
         folder: Path | str,  # made when missing
-        metadata: dict[
-            str, Any
-        ],  # what the activations depend on: model, corpus, settings; a store of other facts is refused
+        # what the activations depend on: model, corpus, settings; a store with other metadata is refused
+        metadata: dict[str, Any],
         shard_size: int,  # rows per shard
     ):
         self.folder, self.metadata, self.shard_size = Path(folder), metadata, shard_size
         self.pending: list[dict[str, Tensor]] = []
-        self.index = {"facts": metadata, "shards": [], "counts": {}, "progress": 0, "complete": False}
-        if (self.folder / "index.json").exists():
-            is_complete(folder, metadata)
-            self.index = json.loads((self.folder / "index.json").read_text(encoding="utf-8"))
-
-    @property
-    def rows(self) -> int:
-        "Rows in finished shards"
-        return sum(s["rows"] for s in self.index["shards"])
+        is_complete(folder, metadata)
+        fresh = {"metadata": metadata, "shards": [], "counts": {}, "progress": 0, "complete": False}
+        self.index = _read_index(self.folder) or fresh
 
     def add(
         self,
@@ -73,32 +79,36 @@ class StoreWriter:
         "Hold rows until `flush`. Raises UserError when a residual is not finite."
         finite_N = columns["resid"].isfinite().all(1)
         if not finite_N.all():
-            raise UserError(
-                f"{int((~finite_N).sum())} of {len(finite_N)} captured residuals hold NaN or infinity in {columns['resid'].dtype}: use data.store_dtype float32 or model.dtype float32"
-            )
+            bad = f"{int((~finite_N).sum())} of {len(finite_N)} captured residuals hold NaN or infinity"
+            dtype = columns["resid"].dtype
+            raise UserError(f"{bad} in {dtype}: use data.store_dtype float32 or model.dtype float32")
         self.pending.append(columns)
 
-    def flush(
-        self,
-        progress: int,  # units of input that are finished with these rows, for resuming
-        counts: dict[str, int],  # running counts worth keeping: dropped positions …
-        complete: bool = False,  # nothing more will come
-    ) -> None:
-        "Write pending rows once there are enough for a shard (or at the end), then the index that says how far the input is done."
-        waiting = sum(len(p["resid"]) for p in self.pending)
-        if waiting < self.shard_size and not complete:
-            return
-        if waiting:
-            rows = {k: torch.cat([p[k] for p in self.pending]).contiguous() for k in STORE_COLUMNS}
-            name = f"shard_{len(self.index['shards']):05d}.safetensors"
-            path = atomic_write(self.folder / name, save(rows))
-            splits = torch.bincount(rows["split"].long(), minlength=3).tolist()
-            self.index["shards"].append({"name": name, "rows": waiting, "splits": splits, "sha256": file_sha256(path)})
-            self.pending = []
-        self.index.update(progress=progress, counts=counts, complete=complete, dim=self.index.get("dim"))
-        if waiting:
-            self.index["dim"] = rows["resid"].shape[1]
-        atomic_write(self.folder / "index.json", json.dumps(self.index, indent=1))
+# %% ../../nbs/07_activations/02_store.ipynb #c007-flush
+@patch
+def flush(
+    self: StoreWriter,
+    progress: int,  # units of input that are finished with these rows, for resuming
+    counts: dict[str, int],  # running counts worth keeping: dropped positions …
+    complete: bool = False,  # nothing more will come
+) -> None:
+    """Write pending rows once there are enough for a shard, or at the end.
+
+    The index, written after them, says how far the input is done."""
+    waiting = sum(len(p["resid"]) for p in self.pending)
+    if waiting < self.shard_size and not complete:
+        return
+    if waiting:
+        rows = {k: torch.cat([p[k] for p in self.pending]).contiguous() for k in STORE_COLUMNS}
+        name = f"shard_{len(self.index['shards']):05d}.safetensors"
+        path = atomic_write(self.folder / name, save(rows))
+        splits = torch.bincount(rows["split"].long(), minlength=3).tolist()
+        self.index["shards"].append({"name": name, "rows": waiting, "splits": splits, "sha256": file_sha256(path)})
+        self.pending = []
+    self.index.update(progress=progress, counts=counts, complete=complete, dim=self.index.get("dim"))
+    if waiting:
+        self.index["dim"] = rows["resid"].shape[1]
+    atomic_write(self.folder / "index.json", json.dumps(self.index, indent=1))
 
 # %% ../../nbs/07_activations/02_store.ipynb #c009
 class ActivationStore:
@@ -109,99 +119,128 @@ class ActivationStore:
         folder: Path | str,  # holds index.json
     ):
         self.folder = Path(folder)
-        if not (self.folder / "index.json").exists():
+        index = _read_index(self.folder)
+        if index is None:
             raise UserError(f"there is no activation store at {self.folder}: run phase 1 first")
-        self.index = json.loads((self.folder / "index.json").read_text(encoding="utf-8"))
-        if not self.index["complete"]:
-            raise UserError(
-                f"the activation store at {self.folder} is unfinished ({len(self)} rows so far): run phase 1 again, it continues where it stopped"
-            )
-        self.dim: int = self.index["dim"]
+        self.index: dict[str, Any] = index
+        if not index["complete"]:
+            found = f"the activation store at {self.folder} is unfinished ({len(self)} rows so far)"
+            raise UserError(f"{found}: run phase 1 again, it continues where it stopped")
+        self.dim: int = index["dim"]
         self._verified: set[str] = set()
 
     def __len__(self) -> int:
         return sum(s["rows"] for s in self.index["shards"])
 
     def split_rows(self, split: int) -> int:
-        "Rows of one split: 0 train, 1 validation, 2 test"
+        "Rows of one split, a number of `SPLITS`"
         return sum(s["splits"][split] for s in self.index["shards"])
 
-    def _read(self, shard: dict[str, Any], columns: Sequence[str], split: int | None) -> dict[str, Tensor]:
-        "Columns of one shard; its checksum is verified the first time"
-        path = self.folder / shard["name"]
+    def verified(self, shard: dict[str, Any]) -> Path:
+        "The file of a shard; its checksum is computed the first time. Raises UserError when it is missing or changed."
+        path, again = self.folder / shard["name"], f"delete {self.folder} and run phase 1 again"
         if not path.exists():
-            raise UserError(f"{path} is missing: delete {self.folder} and run phase 1 again")
-        if shard["name"] not in self._verified:
-            if file_sha256(path) != shard["sha256"]:
-                raise UserError(
-                    f"{path} was cut or changed since it was written (its checksum differs): delete {self.folder} and run phase 1 again"
-                )
-            self._verified.add(shard["name"])
-        with safe_open(path, "pt") as f:
-            found = {k: f.get_tensor(k) for k in columns}
-            if split is None:
-                return found
-            mine = f.get_tensor("split") == split
-            return {k: v[mine] for k, v in found.items()}
+            raise UserError(f"{path} is missing: {again}")
+        if shard["name"] not in self._verified and file_sha256(path) != shard["sha256"]:
+            raise UserError(f"{path} was cut or changed since it was written (its checksum differs): {again}")
+        self._verified.add(shard["name"])
+        return path
 
-    def stream(
-        self,
-        split: int | None = None,  # 0 train, 1 validation, 2 test; None: all
-        columns: Sequence[str] = STORE_COLUMNS,
-    ) -> Iterator[dict[str, Tensor]]:  # one part per shard, rows in the order they were captured
-        "A split shard by shard, in the stored dtype. Memory: one shard."
-        for shard in self.index["shards"]:
-            if split is None or shard["splits"][split]:
-                yield self._read(shard, columns, split)
+# %% ../../nbs/07_activations/02_store.ipynb #c009-shard
+@patch
+def read_shard(
+    self: ActivationStore,
+    shard: dict[str, Any],  # its entry in the index
+    columns: Sequence[str] = STORE_COLUMNS,
+    split: int | None = None,  # a number of `SPLITS`; None: all rows
+) -> dict[str, Tensor]:
+    "Columns of one shard, in the stored dtype"
+    with safe_open(self.verified(shard), "pt") as f:
+        found = {k: f.get_tensor(k) for k in columns}
+        if split is None:
+            return found
+        mine = f.get_tensor("split") == split
+        return {k: v[mine] for k, v in found.items()}
 
-    def load(
-        self,
-        split: int | None = None,  # 0 train, 1 validation, 2 test; None: all
-        columns: Sequence[str] = STORE_COLUMNS,
-        limit: int | None = None,  # no more shards once this many rows are there
-    ) -> dict[str, Tensor]:  # rows in the order they were captured
-        "A split, or its first rows, in memory"
-        parts, rows = [], 0
-        for part in self.stream(split, columns):
-            parts.append(part)
-            rows += len(part[columns[0]])
-            if limit is not None and rows >= limit:
-                break
-        return {k: torch.cat([p[k] for p in parts])[:limit] for k in columns}
+# %% ../../nbs/07_activations/02_store.ipynb #c009-stream
+@patch
+def stream(
+    self: ActivationStore,
+    split: int | None = None,  # a number of `SPLITS`; None: all
+    columns: Sequence[str] = STORE_COLUMNS,
+) -> Iterator[dict[str, Tensor]]:  # one part per shard, rows in the order they were captured
+    "A split shard by shard, in the stored dtype. Memory: one shard."
+    for shard in self.index["shards"]:
+        if split is None or shard["splits"][split]:
+            yield self.read_shard(shard, columns, split)
 
-    def batches(
-        self,
-        batch_size: int,  # rows per batch
-        seed: int,  # of the order
-        split: int = 0,
-        buffer_rows: int = 262_144,  # rows shuffled together; bounds the memory
-    ) -> "ShuffledBatches":
-        "Endless shuffled batches of residuals in float32"
-        return ShuffledBatches(self, batch_size, seed, split, buffer_rows)
+# %% ../../nbs/07_activations/02_store.ipynb #c009-load
+@patch
+def load(
+    self: ActivationStore,
+    split: int | None = None,  # a number of `SPLITS`; None: all
+    columns: Sequence[str] = STORE_COLUMNS,
+    limit: int | None = None,  # no more shards once this many rows are there
+) -> dict[str, Tensor]:  # rows in the order they were captured
+    "A split, or its first rows, in memory"
+    parts, rows = [], 0
+    for part in self.stream(split, columns):
+        parts.append(part)
+        rows += len(part[columns[0]])
+        if limit is not None and rows >= limit:
+            break
+    return {k: torch.cat([p[k] for p in parts])[:limit] for k in columns}
 
 # %% ../../nbs/07_activations/02_store.ipynb #c010
-class ShuffledBatches:
-    "Endless iterable over a split's residuals; the n-th batch depends on the seed and n only. `state_dict` and `load_state_dict` continue it."
+def _order(n: int, seed: int, epoch: int, part: int = 0) -> Tensor:
+    "A random order of n things: the shards of an epoch (part 0), or the rows of its groups of shards (1, 2, …)"
+    generator = torch.Generator().manual_seed(seed + 1_000_003 * epoch + 7919 * part)
+    return torch.randperm(n, generator=generator)
 
-    def __init__(
-        self,
-        store: ActivationStore,
-        batch_size: int,
-        seed: int,
-        split: int,
-        buffer_rows: int,
-    ):
+# %% ../../nbs/07_activations/02_store.ipynb #c010-groups
+def _shard_groups(
+    shards: Sequence[dict[str, Any]],  # of the index
+    split: int,
+    order: Sequence[int],  # in which shards are visited
+    buffer_rows: int,
+) -> Iterator[list[dict[str, Any]]]:
+    "Shards in the given order, in groups whose rows of a split fit the buffer (one shard always does)"
+    group, rows = [], 0
+    for i in order:
+        if group and rows + shards[i]["splits"][split] > buffer_rows:
+            yield group
+            group, rows = [], 0
+        group.append(shards[i])
+        rows += shards[i]["splits"][split]
+    yield group
+
+# %% ../../nbs/07_activations/02_store.ipynb #c010-buffer
+class _Buffer:
+    "The residuals of a group of shards; a group asked for twice in a row is read from disk once"
+
+    def __init__(self, store: ActivationStore, split: int):
+        self.store, self.split, self.names = store, split, None
+
+    def read(self, group: Sequence[dict[str, Any]]) -> Tensor:  # n × D, in the stored dtype
+        "Rows in the order of the shards' names, in whatever order they are visited"
+        group = sorted(group, key=lambda s: s["name"])
+        if self.names != [s["name"] for s in group]:
+            self.names = [s["name"] for s in group]
+            self.rows_ND = torch.cat([self.store.read_shard(s, ["resid"], self.split)["resid"] for s in group])
+        return self.rows_ND
+
+# %% ../../nbs/07_activations/02_store.ipynb #c010-batches
+class ShuffledBatches:
+    """Endless iterable over a split's residuals in float32.
+
+    The n-th batch depends on the seed and n only; `state_dict` and `load_state_dict` continue it."""
+
+    def __init__(self, store: ActivationStore, batch_size: int, seed: int, split: int, buffer_rows: int):
         if store.split_rows(split) < batch_size:
-            raise UserError(
-                f"a batch needs {batch_size} activations but the split has {store.split_rows(split)}: lower training.batch_size_acts or raise data.token_budget"
-            )
-        self.store, self.batch_size, self.seed, self.split, self.buffer_rows = (
-            store,
-            batch_size,
-            seed,
-            split,
-            buffer_rows,
-        )
+            found = f"a batch needs {batch_size} activations but the split has {store.split_rows(split)}"
+            raise UserError(f"{found}: lower training.batch_size_acts or raise data.token_budget")
+        self.store, self.batch_size, self.seed = store, batch_size, seed
+        self.split, self.buffer_rows = split, buffer_rows
         self.given = 0
 
     def state_dict(self) -> dict[str, int]:
@@ -212,53 +251,35 @@ class ShuffledBatches:
         "Continue after this many batches"
         self.given = state["given"]
 
-    def _buffers(self, epoch: int) -> Iterator[list[dict[str, Any]]]:
-        "Shards of an epoch in random order, in groups that fit the buffer"
-        shards = [s for s in self.store.index["shards"] if s["splits"][self.split]]
-        order = torch.randperm(
-            len(shards), generator=torch.Generator().manual_seed(self.seed + 1_000_003 * epoch)
-        ).tolist()
-        group, rows = [], 0
-        for i in order:
-            if group and rows + shards[i]["splits"][self.split] > self.buffer_rows:
-                yield group
-                group, rows = [], 0
-            group.append(shards[i])
-            rows += shards[i]["splits"][self.split]
-        yield group
-
     def __iter__(self) -> Iterator[Tensor]:
-        B, skip = self.batch_size, self.given
-        epoch, left_ND, held = 0, torch.empty(0, self.store.dim), None
-        while True:
-            for n, group in enumerate(self._buffers(epoch)):
-                rows = sum(s["splits"][self.split] for s in group)
-                whole = (len(left_ND) + rows) // B
-                names = sorted(s["name"] for s in group)
-                if held is None or held[0] != names:  # a split that fits the buffer is read from disk once
-                    held = names, torch.cat(
-                        [
-                            self.store._read(s, ["resid"], self.split)["resid"]
-                            for s in sorted(group, key=lambda s: s["name"])
-                        ]
-                    )
-                order = torch.randperm(
-                    rows, generator=torch.Generator().manual_seed(self.seed + 1_000_003 * epoch + 7919 * (n + 1))
-                )
-                taken = 0
+        B, skip, buffer = self.batch_size, self.given, _Buffer(self.store, self.split)
+        shards = [s for s in self.store.index["shards"] if s["splits"][self.split]]
+        left_ND = torch.empty(0, self.store.dim)  # rows of the group before that filled no batch
+        for epoch in count():
+            order = _order(len(shards), self.seed, epoch).tolist()
+            for part, group in enumerate(_shard_groups(shards, self.split, order, self.buffer_rows), 1):
+                rows_ND = buffer.read(group)
+                order_N = _order(len(rows_ND), self.seed, epoch, part)
+                whole, ahead = (len(left_ND) + len(rows_ND)) // B, len(left_ND)
                 for b in range(whole):
-                    need = B - (len(left_ND) if b == 0 else 0)
+                    fresh = order_N[max(b * B - ahead, 0) : (b + 1) * B - ahead]
+                    before_ND, left_ND = left_ND, left_ND[:0]
                     if skip:
                         skip -= 1
-                        if b == 0:
-                            left_ND = left_ND[:0]
-                    else:
-                        fresh_ND = held[1][order[taken : taken + need]].float()
-                        batch = torch.cat([left_ND, fresh_ND]) if b == 0 and len(left_ND) else fresh_ND
-                        if b == 0:
-                            left_ND = left_ND[:0]
-                        self.given += 1
-                        yield batch
-                    taken += need
-                left_ND = torch.cat([left_ND, held[1][order[taken:]].float()])
-            epoch += 1
+                        continue
+                    self.given += 1
+                    fresh_ND = rows_ND[fresh].float()
+                    yield torch.cat([before_ND, fresh_ND]) if len(before_ND) else fresh_ND
+                left_ND = torch.cat([left_ND, rows_ND[order_N[max(whole * B - ahead, 0) :]].float()])
+
+# %% ../../nbs/07_activations/02_store.ipynb #c010-method
+@patch
+def batches(
+    self: ActivationStore,
+    batch_size: int,  # rows per batch
+    seed: int,  # of the order
+    split: int = 0,  # a number of `SPLITS`
+    buffer_rows: int = 262_144,  # rows shuffled together; bounds the memory
+) -> ShuffledBatches:
+    "Endless shuffled batches of residuals in float32"
+    return ShuffledBatches(self, batch_size, seed, split, buffer_rows)

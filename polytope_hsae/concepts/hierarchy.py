@@ -19,7 +19,9 @@ def hierarchy(
     wordnet: Any,  # NLTK's WordNet reader
     synsets: Iterable[str],  # names of synsets to start from
 ) -> nx.DiGraph:  # the synsets and all their ancestors
-    "Everything above the given synsets, as a graph parent → child; each node carries `instance_of`, its classes if it is an instance."
+    """Everything above the given synsets, as a graph parent → child.
+
+    Each node carries `instance_of`: its classes if it is an instance, else nothing."""
     graph, todo = nx.DiGraph(), sorted(set(synsets))
     graph.add_nodes_from(todo)
     seen = set(todo)
@@ -105,12 +107,11 @@ def usual_words(
         for synset, p in shares.items():
             for ancestor in above.get(synset, ()):
                 share[ancestor] += p
+        counted = spelling.islower() or spelling.lower() not in lexicon.senses  # each word once
         for ancestor, p in share.items():
             if p >= min_share - 1e-9:
                 words[ancestor].add(spelling)
-                count[ancestor] += (
-                    p * lexicon.count[spelling] * (spelling.islower() or spelling.lower() not in lexicon.senses)
-                )  # each word once
+                count[ancestor] += p * lexicon.count[spelling] * counted
     return dict(words), dict(count)
 
 # %% ../../nbs/06_concepts/01_hierarchy.ipynb #c015_3
@@ -123,8 +124,8 @@ def usual_tokens(lexicon: Lexicon, words: dict[str, set[str]]) -> dict[str, set[
     return {s: {i for w in spellings for i in ids[w]} for s, spellings in words.items()}
 
 # %% ../../nbs/06_concepts/01_hierarchy.ipynb #c018
-def noun_forms(word: str, engine: "inflect.engine") -> set[str]:
-    "Lower-case and Capitalised singular and plural (Park et al. A3.5)"
+def noun_forms(word: str, engine: Any) -> set[str]:
+    "Lower-case and Capitalised singular and plural by an `inflect` engine (Park et al. A3.5)"
     plural = engine.plural(word.lower())
     return {f for w in (word.lower(), plural) for f in (w, w.capitalize())}
 
@@ -150,12 +151,12 @@ def park_sets(
     min_forms: int,  # a set needs more than this many tokens
 ) -> tuple[nx.DiGraph, dict[str, set[int]]]:  # hierarchy and token sets
     "Concept sets by the rules of Park et al. (2024), stages 1 and 2."
+    import inflect  # takes seconds, and only this rule needs it
+
     lemmas = {w: [m.synset() for m in wordnet.lemmas(w, pos) if m.name() == w] for w in sorted(vocab) if w}
     graph = hierarchy(wordnet, {s.name() for found in lemmas.values() for s in found})
-    kinds = nx.DiGraph(graph)
-    kinds.remove_edges_from(
-        [(c, n) for n in graph for c in graph.nodes[n]["instance_of"]]
-    )  # their sets follow hyponyms() only
+    kinds = nx.DiGraph(graph)  # without instances: the sets follow hyponyms() only
+    kinds.remove_edges_from([(c, n) for n in graph for c in graph.nodes[n]["instance_of"]])
     above, words = ancestors_or_self(kinds), defaultdict(set)
     for word, synsets in lemmas.items():
         for s in synsets:
@@ -164,8 +165,6 @@ def park_sets(
     words = {s: w for s, w in words.items() if len(w) > 5}
     first = nearest_kept(graph, words)
     collapse_single_children(first, words, spare=6, pseudo_child=pos == "n")
-    import inflect  # takes seconds, and only this rule needs it
-
     engine = inflect.engine()
     used = set().union(*(words[node] for node in first))
     forms = {w: noun_forms(w, engine) if pos == "n" else verb_forms(w) for w in used}

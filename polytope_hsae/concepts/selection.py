@@ -26,7 +26,7 @@ from polytope_hsae.concepts.hierarchy import (
     usual_tokens,
     usual_words,
 )
-from .lexicon import Lexicon, data_dir, read_lexicon, word_list
+from .lexicon import Lexicon, data_dir, read_lexicon, word_list, words_in_order
 from ..core import UserError, atomic_write
 
 # %% ../../nbs/06_concepts/02_selection.ipynb #c006
@@ -66,11 +66,11 @@ def _number(
 ) -> ConceptSet:
     "Turn named sets into positions, parents before children"
     names = list(nx.lexicographical_topological_sort(graph))
-    at = {name: i for i, name in enumerate(names)}
+    place = {name: i for i, name in enumerate(names)}
     depth = nx.multi_source_dijkstra_path_length(graph, {n for n in names if graph.in_degree(n) == 0}, weight=None)
     lexnames = [wordnet.synset(name.removesuffix(".other")).lexname() for name in names]
     subtrees = sorted(set(lexnames))
-    edges = sorted((at[p], at[c]) for p, c in graph.edges)
+    edges = sorted((place[p], place[c]) for p, c in graph.edges)
     return ConceptSet(
         names,
         [torch.tensor(sorted(tokens[n])) for n in names],
@@ -91,21 +91,22 @@ def build_concepts(
     tokenizer: Any,  # a Hugging Face tokenizer
     pos: Literal["n", "v"] = "n",  # nouns or verbs
     min_forms: int = 50,  # tokens a concept needs
-    min_child_forms: int = 20,  # tokens the children of such a concept need, where the hierarchy ends (rule `usual`)
+    min_child_forms: int = 20,  # tokens a child of such a concept needs where the hierarchy ends (rule `usual`)
     rule: Literal["usual", "park"] = "usual",  # ours, or Park et al. to the letter
 ) -> ConceptSet:
     """Concepts of a vocabulary with at least `min_forms` single-token words, their children, and the hierarchy.
 
-    A small vocabulary has few concepts with fifty words but many whose kinds have twenty or thirty: enough for a vertex of a
-    polytope, so the last level may be smaller. Raises UserError when no concept has enough words. Cost: about 15 s on one thread for 49,152 tokens.
-    """
+    A small vocabulary has few concepts with fifty words but many whose kinds have twenty or thirty: enough for a vertex
+    of a polytope, so the last level may be smaller. Raises UserError when no concept has enough words. Cost: about 15 s
+    on one thread for 49,152 tokens."""
     lexicon = read_lexicon(wordnet, tokenizer)
     if rule == "park":
         vocab = {t[1:]: i for t, i in tokenizer.get_vocab().items() if t[:1] in ("Ġ", "▁")}
         graph, tokens = park_sets(wordnet, vocab, pos, min_forms)
         count = {}
     else:
-        full = hierarchy(wordnet, {s for shares in lexicon.senses.values() for s in shares if f".{pos}." in s})
+        senses = {s for shares in lexicon.senses.values() for s in shares if f".{pos}." in s}
+        full = hierarchy(wordnet, senses)
         words, count = usual_words(lexicon, full)
         tokens = {s: t for s, t in usual_tokens(lexicon, words).items() if len(t) >= min(min_forms, min_child_forms)}
         graph = nearest_kept(full, tokens)
@@ -114,9 +115,8 @@ def build_concepts(
         large = {s for s in graph if len(tokens[s]) >= min_forms}
         graph = graph.subgraph(large | {child for s in large for child in graph.successors(s)})
     if not len(graph):
-        raise UserError(
-            f"no {pos} concept has {min_forms} single-token words in this vocabulary of {len(lexicon.word_V)} tokens: lower geometry.min_vocab_count or use a model with a larger vocabulary"
-        )
+        found = f"no {pos} concept has {min_forms} words in this vocabulary of {len(lexicon.word_V)} tokens"
+        raise UserError(f"{found}; lower geometry.min_vocab_count or use a model with a larger vocabulary")
     return _number(wordnet, lexicon, graph, tokens, count)
 
 # %% ../../nbs/06_concepts/02_selection.ipynb #c013
@@ -138,15 +138,13 @@ def load_concepts(
         raw = json.loads(Path(path).read_text(encoding="utf-8"))
         tensors = {k: torch.tensor(raw[k]) for k in ("depth_S", "subtree_S", "count_S", "count_V", "lemma_V")}
         edges = torch.tensor(raw["edges_E2"], dtype=torch.long).reshape(-1, 2)
-        return ConceptSet(
-            **raw | tensors | {"edges_E2": edges, "token_sets": [torch.tensor(t) for t in raw["token_sets"]]}
-        )
+        token_sets = [torch.tensor(t) for t in raw["token_sets"]]
+        return ConceptSet(**raw | tensors | {"edges_E2": edges, "token_sets": token_sets})
     except FileNotFoundError as e:
         raise UserError(f"there is no concept set at {path}: run phase 1 first") from e
     except (ValueError, KeyError, TypeError) as e:
-        raise UserError(
-            f"{path} is not a concept set written by this version ({type(e).__name__}): delete it and run phase 1 again"
-        ) from e
+        found = f"{path} is not a concept set written by this version ({type(e).__name__})"
+        raise UserError(f"{found}: delete it and run phase 1 again") from e
 
 # %% ../../nbs/06_concepts/02_selection.ipynb #c016
 class Selection(NamedTuple):
@@ -170,8 +168,12 @@ MAX_CHILD_SHARE = 0.9  # of the parent's words; a larger child is the parent aga
 
 # %% ../../nbs/06_concepts/02_selection.ipynb #c016_4
 def _family(
-    concepts: ConceptSet, sets: list[set[int]], parent: int, max_children: int, skipped: frozenset[str]
-) -> tuple[float, list[int]]:
+    concepts: ConceptSet,
+    sets: list[set[int]],  # token ids of every concept
+    parent: int,
+    max_children: int,
+    skipped: frozenset[str],
+) -> tuple[float, list[int]]:  # score, most frequent children
     "A parent's score and its most frequent, hardly overlapping children; no children when fewer than two qualify"
     family, covered = [], set()
     for child in sorted(concepts.children(parent), key=lambda c: (-concepts.count_S[c].item(), concepts.names[c])):
@@ -185,49 +187,50 @@ def _family(
         return 0.0, []
     return float(np.log1p(concepts.count_S[family].sum().item())) * len(covered) / len(sets[parent]), family
 
+# %% ../../nbs/06_concepts/02_selection.ipynb #c017-ranked
+def _ranked_families(
+    concepts: ConceptSet,
+    sets: list[set[int]],  # token ids of every concept
+    max_children: int,
+    min_parent_forms: int,
+    max_parent_share: float,
+) -> list[tuple[int, list[int]]]:  # candidates for parents with their children, best first
+    "Parents that a teacher may have: those of the shipped list in its order, then the others by score"
+    preferred = words_in_order("preferred_parents")
+    skipped, broad = word_list("skipped_synsets"), max_parent_share * len(set().union(*sets))
+    ranked = []
+    for s, name in enumerate(concepts.names):
+        score, family = _family(concepts, sets, s, max_children, skipped)
+        first = preferred.index(name) if name in preferred else len(preferred)
+        of_size = len(sets[s]) >= min_parent_forms and (len(sets[s]) <= broad or name in preferred)
+        if family and name not in skipped and of_size:
+            ranked.append((first, -score, name, s, family))
+    return [(s, family) for _, _, _, s, family in sorted(ranked)]
+
 # %% ../../nbs/06_concepts/02_selection.ipynb #c017
 def select_parents(
     concepts: ConceptSet,  # all concepts of a vocabulary
     n_parents: int,  # parents wanted
     max_children: int = 4,  # children kept per parent, at least two
     min_parent_forms: int = 50,  # tokens a parent needs; children need what the concept set was built with
-    max_parent_share: float = 0.025,  # of all tokens in the set; broader nodes, unless listed, are too abstract to be one concept
+    # of all tokens in the set; broader nodes, unless listed, are too abstract to be one concept
+    max_parent_share: float = 0.025,
 ) -> Selection:
     """Choose disjoint, frequent parents with at least two children each: the shipped list first, then by score.
 
     Raises UserError when the hierarchy does not hold that many."""
-    preferred = [
-        w
-        for line in (data_dir() / "preferred_parents.txt").read_text(encoding="utf-8").splitlines()
-        for w in line.split("#")[0].split()
-    ]
-    skipped, sets = word_list("skipped_synsets"), [set(t.tolist()) for t in concepts.token_sets]
-    broad = max_parent_share * len(set().union(*sets))
-    ranked = []
-    for s, name in enumerate(concepts.names):
-        score, family = _family(concepts, sets, s, max_children, skipped)
-        first = preferred.index(name) if name in preferred else len(preferred)
-        if (
-            family
-            and name not in skipped
-            and len(sets[s]) >= min_parent_forms
-            and (len(sets[s]) <= broad or name in preferred)
-        ):
-            ranked.append((first, -score, name, s, family))
-    graph, chosen, used = concepts.graph(), [], set()
-    for _, _, name, s, family in sorted(ranked):
+    sets, graph = [set(t.tolist()) for t in concepts.token_sets], concepts.graph()
+    chosen, used = [], set()
+    for s, family in _ranked_families(concepts, sets, max_children, min_parent_forms, max_parent_share):
+        name = concepts.names[s]
         kin = nx.ancestors(graph, name) | nx.descendants(graph, name)
-        if (
-            len(chosen) < n_parents
-            and len(sets[s] & used) <= MAX_SHARED * len(sets[s])
-            and not kin & {concepts.names[p] for p, _ in chosen}
-        ):
+        is_apart = len(sets[s] & used) <= MAX_SHARED * len(sets[s])
+        if len(chosen) < n_parents and is_apart and not kin & {concepts.names[p] for p, _ in chosen}:
             chosen.append((s, family))
             used |= sets[s]
     if len(chosen) < n_parents:
-        raise UserError(
-            f"concepts.parents is {n_parents}, but this vocabulary has only {len(chosen)} disjoint parents with two children: lower concepts.parents or geometry.min_vocab_count"
-        )
+        found = f"concepts.parents is {n_parents}, but this vocabulary has only {len(chosen)} disjoint parents"
+        raise UserError(f"{found} with two children: lower concepts.parents or geometry.min_vocab_count")
     return Selection([s for s, _ in chosen], [family for _, family in chosen])
 
 # %% ../../nbs/06_concepts/02_selection.ipynb #c021
@@ -239,9 +242,11 @@ def split_lemmas(
     fractions: Sequence[float] = (0.70, 0.15, 0.15),  # train, validation, test
     seed: int = 0,  # of the order within blocks
 ) -> Tensor:  # (V,) int8: 0 train, 1 validation, 2 test, −1 no word of a concept
-    "Deal lemma groups to three sides, stratified by concept and frequency. Raises UserError unless the shares sum to 1."
+    """Deal lemma groups to three splits, stratified by concept and frequency.
+
+    Raises UserError unless the shares sum to 1."""
     if abs(sum(fractions) - 1) > 1e-6 or len(fractions) != 3:
-        raise UserError(f"concepts.split is {list(fractions)}: give three shares that sum to 1")
+        raise UserError(f"concepts.split is {list(fractions)}; give three shares that sum to 1")
     smallest, frequency = {}, defaultdict(float)
     for s in sorted(range(len(concepts.names)), key=lambda s: (len(concepts.token_sets[s]), concepts.names[s])):
         for token in concepts.token_sets[s].tolist():
@@ -252,10 +257,10 @@ def split_lemmas(
     row = sorted(smallest, key=lambda g: (smallest[g], -frequency[g], concepts.lemma_names[g], g))
     bounds = np.round(np.cumsum(fractions) * _BLOCK).astype(int)
     pattern, rng = np.searchsorted(bounds, np.arange(_BLOCK), side="right"), np.random.default_rng(seed)
-    sides = np.concatenate([rng.permutation(pattern) for _ in range(len(row) // _BLOCK + 1)])
-    side_G = torch.full((len(concepts.lemma_names) + 1,), -1, dtype=torch.int8)
-    side_G[row] = torch.from_numpy(sides[: len(row)]).to(torch.int8)
-    return side_G[concepts.lemma_V]
+    splits = np.concatenate([rng.permutation(pattern) for _ in range(len(row) // _BLOCK + 1)])
+    split_G = torch.full((len(concepts.lemma_names) + 1,), -1, dtype=torch.int8)
+    split_G[row] = torch.from_numpy(splits[: len(row)]).to(torch.int8)
+    return split_G[concepts.lemma_V]
 
 # %% ../../nbs/06_concepts/02_selection.ipynb #c025
 class Labels(NamedTuple):
@@ -291,14 +296,19 @@ def load_templates() -> dict[str, list[str]]:
 
 # %% ../../nbs/06_concepts/02_selection.ipynb #c028_1
 def prompts(
-    words: Sequence[str],  # base forms of the concept's words, training side
+    words: Sequence[str],  # base forms of the concept's words, train split
     others: Sequence[str],  # words of other concepts, for contrast
     n: int,  # prompts wanted
     rng: np.random.Generator,  # draws frames and words
 ) -> list[str]:  # n prompts, each ending right before the informative word
-    "Fill template frames with words of a concept, all frames equally often. Raises UserError with fewer than two words or no contrast."
+    """Fill template frames with words of a concept, all frames equally often.
+
+    Raises UserError with fewer than two words or no contrast."""
     if len(words) < 2 or not others:
-        raise UserError(f"prompts need two words of the concept and one of another; got {len(words)} and {len(others)}")
+        raise UserError(
+            f"prompts need two words of the concept and one of another, got {len(words)} and {len(others)}; "
+            "leave the concept out, or take its contexts from the corpus"
+        )
     frames = [frame for _, kind in sorted(load_templates().items()) for frame in kind]
     order = np.concatenate([rng.permutation(len(frames)) for _ in range(n // len(frames) + 1)])[:n]
     filled = []

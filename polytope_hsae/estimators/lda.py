@@ -26,7 +26,7 @@ def concept_vectors(
     shrinkage: float | None = None,  # s in [0, 1], for `ridge` only
     rows_V: LongTensor | None = None,  # row that stands in for each token; the token's own when None
 ) -> Tensor:  # ℓ of every concept, [S, D]
-    """Concept vectors of the unified space, ℓ = (m·v)v with v ∝ C⁻¹m (Park et al. 2024, section 4; papers.md A2).
+    """Concept vectors of the unified space, ℓ = (m·v)v with v ∝ C⁻¹m (Park et al. 2024, section 4).
 
     Raises ValueError on an unknown method, on a shrinkage where none belongs, and with the set's index on words that
     determine no vector (see `estimate_sets`).
@@ -107,7 +107,7 @@ def activation_lda(
     pos_ND: Tensor,  # contexts with the concept, unified space
     neg_MD: Tensor,  # contexts without it
     shrinkage: float = 0.1,  # s, as in `multiclass_lda`
-    balanced: bool = True,  # both sides count one half in the covariance
+    balanced: bool = True,  # both classes count one half in the covariance
 ) -> Tensor:  # ℓ, [D]
     "Shrinkage LDA between two sets of contexts; the two-class case of `multiclass_lda`, with the same errors and cost."
     label_N = torch.arange(2, device=pos_ND.device).repeat_interleave(

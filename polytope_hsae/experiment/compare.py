@@ -8,13 +8,13 @@ __all__ = ['LEVEL_FIELDS', 'MODEL_SCORES', 'CONCEPT_SCORES', 'METRIC_SCORES', 'S
 
 # %% ../../nbs/16_experiment/10_compare.ipynb #c003
 import math
-from pathlib import Path
 from typing import Mapping, NamedTuple, Sequence
 
 import numpy as np
 
 from ..config import Config
 from .folder import teacher_cosines
+from .setup import RunContext
 from .variants import Recipe, controls
 from ..metrics.concepts import shuffled_label_null
 from ..metrics.evaluate import Scores
@@ -136,14 +136,12 @@ def variant_results(
 
 # %% ../../nbs/16_experiment/10_compare.ipynb #c008_1
 def drift_results(
+    run: RunContext,
     variants: Sequence[str],  # that started from a teacher
-    run_dir: Path,
-    seeds: Sequence[int],
-    rng: np.random.Generator,
 ) -> list[Result]:
     "Cosine of taught decoder rows to where they started, per variant"
-    found = {variant: crossed_interval(teacher_cosines(variant, run_dir, seeds), rng) for variant in variants}
-    n_unit = f"taught rows × {len(seeds)} seeds"
+    found = {variant: crossed_interval(teacher_cosines(run, variant), run.rng) for variant in variants}
+    n_unit, seeds = f"taught rows × {len(run.seeds)} seeds", run.seeds
     return [
         interval_result(i, "teacher_cosine", variant, "cos", i.n_columns, n_unit, seeds=list(seeds))
         for variant, i in found.items()

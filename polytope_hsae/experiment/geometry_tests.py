@@ -6,8 +6,8 @@
 __all__ = ['METRIC_ABLATIONS', 'PUBLISHED_FIELDS', 'ZOOM', 'GeometryTests', 'run_geometry_tests', 'untrained_rows',
            'other_part_of_speech', 'under_other_metrics', 'as_published', 'published_results', 'beside_published',
            'antonym_tests', 'Control', 'draw_controls', 'Steered', 'steer_concepts', 'hull_containment',
-           'neighbourhood', 'pairwise_cosines', 'path_closeness', 'plane', 'example_edge', 'family_points',
-           'example_family', 'layer_results']
+           'neighbourhood', 'pairwise_cosines', 'path_closeness', 'neighbourhood_panels', 'plane', 'example_edge',
+           'edge_planes', 'family_points', 'example_family', 'example_polytopes', 'layer_results']
 
 # %% ../../nbs/16_experiment/04_geometry_tests.ipynb #c003
 from typing import Mapping, NamedTuple, Sequence
@@ -23,9 +23,10 @@ from ..concepts.selection import ConceptSet, build_concepts
 from ..config import Config
 from ..core import side_by_side
 from ..estimators.teacher import TeacherLayer
-from .setup import Setup
+from .setup import RunContext, Setup
 from ..geometry.causal import causal_geometry
-from ..geometry.polytopes import hull_test, plan_hulls
+from ..geometry.polytopes import HullPlan, hull_test, plan_hulls
+from ..metrics.evaluate import LabelledContexts
 from ..results import Null, Result, select
 from polytope_hsae.stats.inference import (
     larger_verdict,
@@ -41,6 +42,9 @@ from ..validation.design import Estimator, Study, Vectors, plan_study, planned_e
 from ..validation.interventions import ratio_invariance_results, steering_doses
 from ..validation.published import PUBLISHED, contrast_results, contrasts, like_published
 from ..validation.validate import DRAWS, GeometryValidation, compare_metrics, validate_geometry
+from ..visualization.geometry import Matrix
+from ..visualization.tables import display_name
+
 
 # %% ../../nbs/16_experiment/04_geometry_tests.ipynb #c006
 class GeometryTests(NamedTuple):
@@ -167,12 +171,15 @@ def beside_published(
     return both.dropna(how="all").reset_index()
 
 # %% ../../nbs/16_experiment/04_geometry_tests.ipynb #c018
-def antonym_tests(cfg: Config, setup: Setup, rng: np.random.Generator) -> list[Result]:
-    "Antonyms beside re-paired words; joy and sadness beside the other emotions, words dealt anew. Cost: 200 estimations of six small sets."
-    word_V = setup.concepts.word_V
-    pairs = antonym_pairs(load_wordnet(cfg.concepts.wordnet), word_V)
-    emotions, _ = opposed_class_result(setup.g_VD, emotion_words(word_V), ("joy", "sadness"), rng)
-    return [antonym_result(setup.g_VD, pairs, rng, n_boot=cfg.eval.n_bootstrap), emotions]
+def antonym_tests(run: RunContext) -> list[Result]:
+    """Antonyms beside re-paired words; joy and sadness beside the other emotions, words dealt anew.
+
+    Cost: 200 estimations of six small sets."""
+    g_VD, word_V, rng = run.setup.g_VD, run.setup.concepts.word_V, run.rng
+    pairs = antonym_pairs(load_wordnet(run.cfg.concepts.wordnet), word_V)
+    emotions, _ = opposed_class_result(g_VD, emotion_words(word_V), ("joy", "sadness"), rng)
+    return [antonym_result(g_VD, pairs, rng, n_boot=run.cfg.eval.n_bootstrap), emotions]
+
 
 # %% ../../nbs/16_experiment/04_geometry_tests.ipynb #c020
 class Control(NamedTuple):
@@ -198,26 +205,58 @@ class Steered(NamedTuple):
 
 # %% ../../nbs/16_experiment/04_geometry_tests.ipynb #c020_3
 def steer_concepts(
-    cfg: Config,
-    setup: Setup,
+    run: RunContext,
     tested: GeometryTests,
-    context_BD: Tensor,  # held-out final residuals
+    contexts: LabelledContexts,  # held out
     controls: Sequence[Control],
-    rng: np.random.Generator,
 ) -> Steered:
     "Interventions at the final residual with their controls. Cost: one GEMM of contexts × words per α and direction."
-    study, found = tested.study, tested.validation
-    rows_RD, controls_NSD = setup.g_VD[study.used_R], torch.stack([c.vectors.lemma_SD for c in controls])
-    context_BD, alphas = setup.geometry.contexts(context_BD), cfg.eval.steering_magnitudes
-    doses = steering_doses(context_BD, rows_RD, found.plan, found.vectors.lemma_SD, controls_NSD, alphas)
-    shifts = contrasts(rows_RD, study, found.vectors.lemma_SD)
+    study, found, ask, rng = tested.study, tested.validation, run.cfg.eval, run.rng
+    rows_RD, controls_NSD = run.setup.g_VD[study.used_R], torch.stack([c.vectors.lemma_SD for c in controls])
+    context_BD, vectors_SD = run.setup.geometry.contexts(contexts.resid_BD), found.vectors.lemma_SD
+    doses = steering_doses(context_BD, rows_RD, found.plan, vectors_SD, controls_NSD, ask.steering_magnitudes)
+    shifts = contrasts(rows_RD, study, vectors_SD)
     results = [
-        *ratio_invariance_results(doses, study, rng, cfg.eval.n_bootstrap, cfg.eval.validation.kl),
-        *contrast_results(shifts, rows_RD, study, found.vectors.lemma_SD, rng, cfg.eval.n_bootstrap),
+        *ratio_invariance_results(doses, study, rng, ask.n_bootstrap, ask.validation.kl),
+        *contrast_results(shifts, rows_RD, study, vectors_SD, rng, ask.n_bootstrap),
     ]
     return Steered(doses, shifts, results)
 
+
 # %% ../../nbs/16_experiment/04_geometry_tests.ipynb #h001
+def _hulls(tested: GeometryTests, rng: np.random.Generator, n_hulls: int) -> HullPlan:
+    "Every family's own hull, its held-out words, and hulls of unrelated concepts of the same sizes"
+    study, plan = tested.study, tested.validation.plan
+    word_N, family_N = torch.from_numpy(plan.word_O[plan.start_N]), torch.from_numpy(plan.family_N)
+    words_F = [word_N[family_N == f].unique() for f in range(len(plan.parents_F))]
+    train_S = torch.tensor([len(t) for t in study.lemma_train])
+    return plan_hulls(study.token_sets, train_S, [torch.from_numpy(v) for v in plan.vertex_F], words_F, rng, n_hulls)
+
+
+# %% ../../nbs/16_experiment/04_geometry_tests.ipynb #hull-result
+def _hull_result(
+    statistic: str,
+    unit: str,
+    chance: float,  # its value if the own hull were like any other
+    value_F: np.ndarray,  # per family
+    drawn: Sequence[float],  # medians under shuffled rows
+    weights: np.ndarray,  # of the families in every draw of the bootstrap
+    n_hulls: int,
+) -> Result:
+    "One statistic of hulls beside what unrelated hulls and shuffled rows give"
+    boot_B = weighted_medians(value_F, weights)
+    low, high = percentile_interval(boot_B)
+    p = (1 + int((boot_B <= chance).sum())) / (len(boot_B) + 1)
+    nulls = {"unrelated hulls": Null(value=chance, n=n_hulls, p=p)}
+    if len(drawn):
+        middle, least, most = float(np.median(drawn)), float(min(drawn)), float(max(drawn))
+        nulls["shuffled"] = Null(value=middle, low=least, high=most, n=len(drawn))
+    verdict, effect = larger_verdict(p, low - chance, high - chance, 0.05), paired_effect(value_F - chance)
+    more = dict(unit=unit, n=len(value_F), n_unit="families", nulls=nulls, verdict=verdict, effect_size=effect)
+    return Result(statistic=statistic, level="family", value=float(np.median(value_F)), low=low, high=high, **more)
+
+
+# %% ../../nbs/16_experiment/04_geometry_tests.ipynb #hull-containment
 def hull_containment(
     cfg: Config,
     g_VD: Tensor,
@@ -226,49 +265,24 @@ def hull_containment(
     rng: np.random.Generator,
     n_hulls: int = 20,  # random hulls per family
 ) -> list[Result]:  # none when the vocabulary holds too few unrelated concepts
-    "How often a random hull is farther from held-out words than their own, and by how much. Cost: some 20 µs per word and hull, for the model and each control."
-    study, plan = tested.study, tested.validation.plan
-    word_N, family_N = torch.from_numpy(plan.word_O[plan.start_N]), torch.from_numpy(plan.family_N)
-    words_F = [word_N[family_N == f].unique() for f in range(len(plan.parents_F))]
-    train_S = torch.tensor([len(t) for t in study.lemma_train])
-    hulls = plan_hulls(study.token_sets, train_S, [torch.from_numpy(v) for v in plan.vertex_F], words_F, rng, n_hulls)
+    """How often a random hull is farther from held-out words than their own, and by how much.
+
+    Cost: some 20 µs per word and hull, for the model and each control."""
+    study, hulls = tested.study, _hulls(tested, rng, n_hulls)
     if len(hulls.family_F) < 2:
         return []
     sources = [(study.used_R, tested.validation.vectors), *controls]
     own, *fakes = side_by_side(lambda s: hull_test(hulls, g_VD[s[0]], s[1].lemma_SD), sources)
-    at = torch.from_numpy(plan.parents_F)[hulls.family_F]
+    at = torch.from_numpy(tested.validation.plan.parents_F)[hulls.family_F]
     weights = subtree_weights(study.subtree_S[at].numpy(), rng, cfg.eval.n_bootstrap)
-    common = dict(n=len(at), n_unit="families")
-    results = []
-    for name, column, chance, unit in (
-        ("random_hull_farther", "farther_F", 0.5, "share of pairs"),
-        ("own_hull_nearer_by", "gain_F", 0.0, "share of squared distance"),
-    ):
-        value_F, boot_B = getattr(own, column).numpy(), weighted_medians(getattr(own, column).numpy(), weights)
-        low, high = percentile_interval(boot_B)
-        value, drawn = float(np.median(value_F)), np.array([float(getattr(f, column).median()) for f in fakes])
-        p = (1 + int((boot_B <= chance).sum())) / (len(boot_B) + 1)
-        nulls = {"unrelated hulls": Null(value=chance, n=n_hulls, p=p)}
-        if len(drawn):
-            nulls["shuffled"] = Null(
-                value=float(np.median(drawn)), low=float(drawn.min()), high=float(drawn.max()), n=len(drawn)
-            )
-        verdict = larger_verdict(p, low - chance, high - chance, 0.05)
-        results.append(
-            Result(
-                statistic=name,
-                level="family",
-                value=value,
-                low=low,
-                high=high,
-                unit=unit,
-                nulls=nulls,
-                verdict=verdict,
-                effect_size=paired_effect(value_F - chance),
-                **common,
-            )
-        )
-    return results
+    result = lambda name, unit, chance, of: _hull_result(
+        name, unit, chance, of(own).numpy(), [float(of(f).median()) for f in fakes], weights, n_hulls
+    )
+    return [
+        result("random_hull_farther", "share of pairs", 0.5, lambda test: test.farther_F),
+        result("own_hull_nearer_by", "share of squared distance", 0.0, lambda test: test.gain_F),
+    ]
+
 
 # %% ../../nbs/16_experiment/04_geometry_tests.ipynb #c023
 ZOOM = ("animal.n.01", "plant.n.02", "scientist.n.01", "body_part.n.01", "vehicle.n.01", "food.n.01")
@@ -301,6 +315,23 @@ def path_closeness(concepts: ConceptSet, nodes: Sequence[int]) -> np.ndarray:  #
     reach = [nx.single_source_shortest_path_length(graph, name) for name in names]
     return np.array([[1 / (r[name] + 1) if name in r else 0.0 for name in names] for r in reach])
 
+# %% ../../nbs/16_experiment/04_geometry_tests.ipynb #neighbourhood-panels
+def neighbourhood_panels(
+    tested: GeometryTests,
+    control: Control,  # the null beside it
+) -> tuple[list[Matrix], str]:  # arguments of `visualization.heatmaps`
+    "A part of the hierarchy from close by: closeness in WordNet, cosines of the model's vectors, and of shuffled rows."
+    nodes = neighbourhood(tested.concepts)
+    names = [display_name(tested.concepts.names[i]) for i in nodes]
+    model, shuffled_rows = (pairwise_cosines(v.whole_SD, nodes) for v in (tested.validation.vectors, control.vectors))
+    panels = [
+        Matrix("WordNet", path_closeness(tested.concepts, nodes), "1 / (path length + 1)", names, names),
+        Matrix("model", model, "cosine", names, names),
+        Matrix("shuffled rows", shuffled_rows, "cosine", names, names),
+    ]
+    return panels, f"{len(nodes)} concepts under {names[0]} and other roots, each root followed by what lies under it."
+
+
 # %% ../../nbs/16_experiment/04_geometry_tests.ipynb #c026
 def plane(
     rows_RD: Tensor,  # rows of the study: the model's, or a null's
@@ -330,7 +361,7 @@ def plane(
         ignore_index=True,
     )
 
-# %% ../../nbs/16_experiment/04_geometry_tests.ipynb #c026_1
+# %% ../../nbs/16_experiment/04_geometry_tests.ipynb #example-edge
 def example_edge(tested: GeometryTests) -> tuple[int, int]:
     "The edge with most held-out words in its child, among the neighbourhood's."
     inside, study = set(neighbourhood(tested.concepts)), tested.study
@@ -341,21 +372,39 @@ def example_edge(tested: GeometryTests) -> tuple[int, int]:
     ]
     return max(edges or study.edges_E2.tolist(), key=lambda e: len(study.lemma_test[e[1]]))
 
+# %% ../../nbs/16_experiment/04_geometry_tests.ipynb #edge-planes
+def edge_planes(
+    g_VD: Tensor,  # unembedding rows in the unified space
+    tested: GeometryTests,
+    control: Control,  # the null beside it
+    rng: np.random.Generator,
+) -> tuple[dict[str, pd.DataFrame], str, str]:  # words by source, label of x, label of y
+    "Arguments of `visualization.planes`: the example edge for the model and for shuffled rows."
+    parent, child = example_edge(tested)
+    sources = {"model": (tested.study.used_R, tested.validation.vectors), "shuffled rows": control}
+    drawn = {
+        name: plane(g_VD[rows_R], tested.study, vectors, parent, child, rng)
+        for name, (rows_R, vectors) in sources.items()
+    }
+    names = [display_name(tested.concepts.names[s]) for s in (parent, child)]
+    return drawn, f"projection on {names[0]} (share)", f"on what {names[1]} adds (share)"
+
+
 # %% ../../nbs/16_experiment/04_geometry_tests.ipynb #c029
 def family_points(
-    rows_RD: Tensor,  # rows of the study
+    g_VD: Tensor,  # unembedding rows in the unified space
     tested: GeometryTests,
     nodes: Sequence[int],  # synset numbers of the vertices
 ) -> tuple[np.ndarray, list[str], np.ndarray, np.ndarray]:  # vertices, their names, rows of words, vertex of each word
-    "Arguments of `visualization.polytope`: vectors of training lemmas, and held-out words that belong to one of the nodes only."
-    study = tested.study
+    "Arguments of `visualization.polytope`: vectors of training lemmas, and held-out words of one of the nodes only."
+    study, rows_RD = tested.study, g_VD[tested.study.used_R]
     everyone = torch.cat([study.token_sets[i] for i in nodes])
     once, count = everyone.unique(return_counts=True)
     used = torch.cat([study.lemma_train[i] for i in nodes])
     held = [study.lemma_test[i] for i in nodes]
     held = [w[torch.isin(w, once[count == 1]) & ~torch.isin(w, used)] for w in held]
     which = np.repeat(np.arange(len(nodes)), [len(w) for w in held])
-    names = [tested.concepts.names[i] for i in nodes]
+    names = [display_name(tested.concepts.names[i]) for i in nodes]
     return tested.validation.vectors.lemma_SD[list(nodes)].numpy(), names, rows_RD[torch.cat(held)].numpy(), which
 
 # %% ../../nbs/16_experiment/04_geometry_tests.ipynb #c029_1
@@ -373,6 +422,22 @@ def example_family(
         if len(kids) >= size and n[order[0]] <= max_words and (not best or n[order[-1]] > best[0]):
             best = [n[order[-1]], kids[order].tolist()]
     return best[1] if best else []
+
+# %% ../../nbs/16_experiment/04_geometry_tests.ipynb #example-polytopes
+def example_polytopes(
+    g_VD: Tensor,  # unembedding rows in the unified space
+    tested: GeometryTests,
+    sizes: Sequence[int] = (3, 4),  # vertices
+) -> list[dict]:  # arguments of `visualization.polytope`, of the sizes for which the vocabulary has a family
+    "Families of siblings as polytopes."
+    families = {size: example_family(tested, size) for size in sizes}
+    keys = ("child_CD", "children", "word_WD", "word_child_W")
+    return [
+        dict(zip(keys, family_points(g_VD, tested, nodes)), dims=n - 1, title=f"{n} siblings, held-out words")
+        for n, nodes in families.items()
+        if nodes
+    ]
+
 
 # %% ../../nbs/16_experiment/04_geometry_tests.ipynb #l001
 def layer_results(

@@ -6,18 +6,17 @@
 __all__ = ['RANDOM_CONTEXTS', 'score_variants']
 
 # %% ../../nbs/16_experiment/09_score.ipynb #experiment-score-imports
-import json
 from pathlib import Path
 from typing import Iterable, Iterator, Sequence
 
-from ..activations.store import ActivationStore
 from ..core import side_by_side
-from .contexts import CONTEXT, SPLITS, labelled_contexts
+from .contexts import labelled_contexts
 from .folder import model_dir
-from .setup import Setup
+from .setup import RunContext
 from ..metrics.evaluate import LabelledContexts, Scores, evaluate, save_scores
 from ..models.files import load_sae
 from ..training.init import load_input_map
+
 
 # %% ../../nbs/16_experiment/09_score.ipynb #c012
 RANDOM_CONTEXTS = 2**13  # behind reconstruction and cross-entropy
@@ -32,22 +31,23 @@ def _first_random(batches: Iterable[LabelledContexts], n: int) -> Iterator[Label
 
 # %% ../../nbs/16_experiment/09_score.ipynb #c012_2
 def score_variants(
+    run: RunContext,
     names: Sequence[str],  # of trained variants
-    setup: Setup,
-    store: ActivationStore,
-    run_dir: Path,
-    seeds: Sequence[int],
 ) -> dict[str, list[Scores]]:  # by variant, one per seed
-    "Score trained models on held-out contexts, as many side by side as there are threads, and keep the scores. Cost: see `evaluation.evaluate`."
-    split = lambda name: labelled_contexts(store.stream(SPLITS[name], CONTEXT), setup, name)
-    family = setup.head, setup.parent_of_child_C, len(setup.parents)
+    """Score trained models on held-out contexts, as many side by side as there are threads, and keep the scores.
+
+    Cost: see `evaluate`."""
+    split = lambda name: labelled_contexts(run.setup, run.store, name)
+    family = run.setup.head, run.setup.parent_of_child_C, len(run.setup.parents)
 
     def score(folder: Path) -> Scores:
-        sae, scale = load_sae(folder), load_input_map(folder / "input_map.safetensors")
-        random_test = _first_random(split("test"), RANDOM_CONTEXTS)
-        scores = evaluate(sae, scale, split("validation"), random_test, *family, scale.invert(scale.mean_D))
+        sae, input_map = load_sae(folder), load_input_map(folder / "input_map.safetensors")
+        random_test, mean_D = _first_random(split("test"), RANDOM_CONTEXTS), input_map.invert(input_map.mean_D)
+        scores = evaluate(sae, input_map, split("validation"), random_test, *family, mean_D)
         save_scores(scores, folder / "scores.json")
         return scores
 
-    found = list(side_by_side(score, [model_dir(run_dir, name, seed) for name in names for seed in seeds]))
+    seeds = run.seeds
+    found = list(side_by_side(score, [model_dir(run.run_dir, name, seed) for name in names for seed in seeds]))
     return {name: found[i * len(seeds) : (i + 1) * len(seeds)] for i, name in enumerate(names)}
+

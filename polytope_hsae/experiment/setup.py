@@ -137,10 +137,11 @@ def planted_model(
     model.model.embed_tokens.weight.copy_(read_VD)
     model.lm_head.weight.copy_(gamma_VD)
     for block in model.model.layers:
-        block.self_attn.q_proj.weight.zero_()  # all positions are looked at alike
         block.mlp.down_proj.weight.zero_()
-        for passes_on in (block.self_attn.v_proj, block.self_attn.o_proj):
-            passes_on.weight.copy_(torch.eye(D))
+        block.self_attn.o_proj.weight.zero_()
+    block.self_attn.q_proj.weight.zero_()  # the last block looks at all positions alike
+    block.self_attn.v_proj.weight.copy_(torch.eye(D))
+    block.self_attn.o_proj.weight.copy_(torch.eye(D))
     return LoadedModel(model, _tokenizer(words), "planted")
 
 

@@ -7,7 +7,6 @@ __all__ = ['Level', 'levels', 'level_directions', 'Steering', 'steer_variants', 
            'steered_texts']
 
 # %% ../../nbs/16_experiment/13_steer.ipynb #c003
-from pathlib import Path
 from typing import Mapping, NamedTuple, Sequence
 
 import numpy as np
@@ -15,14 +14,13 @@ import pandas as pd
 import torch
 from torch import Tensor
 
-from ..activations.store import ActivationStore
-from ..config import Config
 from ..estimators.teacher import Teacher, load_teacher
 from .compare import targets_of
-from .contexts import Examples, corpus_examples, some_contexts
+from .contexts import corpus_examples, some_contexts
 from .folder import model_dir, variant_scores
-from .setup import Setup
+from .setup import RunContext, Setup
 from .variants import recipes
+from ..metrics.evaluate import LabelledContexts, Scores
 from ..models.files import load_sae
 from ..results import Result
 from ..stats.paired import Ratio, compare
@@ -40,6 +38,8 @@ from polytope_hsae.steering import (
     steering_results,
     steering_table,
 )
+from ..visualization.tables import display_name
+
 
 # %% ../../nbs/16_experiment/13_steer.ipynb #c006
 class Level(NamedTuple):
@@ -53,72 +53,73 @@ class Level(NamedTuple):
     sibling_NC: Tensor  # measured concepts whose mutual shares should not change
 
 # %% ../../nbs/16_experiment/13_steer.ipynb #c006_1
+def _able(setup: Setup, examples: LabelledContexts, worded_C: Tensor) -> Tensor:  # positions among the children
+    "Children with training contexts, test words, and a sibling that has both"
+    owner_C, P = setup.parent_of_child_C, len(setup.parents)
+    contexts_C = torch.bincount(examples.child_B[examples.child_B >= 0], minlength=len(owner_C))
+    able_C = (contexts_C > 1) & worded_C
+    able_C &= torch.bincount(owner_C[able_C], minlength=P)[owner_C] > 1
+    return able_C.nonzero()[:, 0]
+
+
+# %% ../../nbs/16_experiment/13_steer.ipynb #levels
 def levels(
     setup: Setup,
-    examples: Examples,  # labelled training contexts
+    examples: LabelledContexts,  # training contexts
 ) -> list[Level]:  # parents; children too, when two of them can be measured
     "Parents, and children with test words (those of validation chose the latents), training contexts and such a sibling"
     P, owner_C = len(setup.parents), setup.parent_of_child_C
-    parents, children = setup.words(setup.selection.parents, 2), setup.words([node for _, node in setup.children], 2)
-    contexts_C = torch.bincount(examples.child_N[examples.child_N >= 0], minlength=len(children))
+    parents = setup.words(setup.selection.parents, "test")
+    children = setup.words([node for _, node in setup.children], "test")
     worded_C = torch.tensor([len(w) > 0 for w in children])
-    able_C = (contexts_C > 1) & worded_C
-    able_C &= torch.bincount(owner_C[able_C], minlength=P)[owner_C] > 1
-    kept, with_words = able_C.nonzero()[:, 0], worded_C.nonzero()[:, 0]
+    kept, with_words = _able(setup, examples, worded_C), worded_C.nonzero()[:, 0]
     measured, eye = parents + [children[c] for c in with_words], torch.eye(P, dtype=torch.bool)
     no_child_PC, no_parent_PP = torch.zeros(P, len(with_words), dtype=torch.bool), torch.zeros(P, P, dtype=torch.bool)
     own_PC = owner_C[with_words] == torch.arange(P)[:, None]
-    found = [
-        Level(
-            "parent",
-            torch.arange(P),
-            measured,
-            torch.arange(P),
-            torch.cat([~eye, no_child_PC], 1),
-            torch.cat([no_parent_PP, own_PC], 1),
-        )
-    ]
+    off, siblings = torch.cat([~eye, no_child_PC], 1), torch.cat([no_parent_PP, own_PC], 1)
+    found = [Level("parent", torch.arange(P), measured, torch.arange(P), off, siblings)]
     if len(owner_C[kept].unique()) > 1:
         words = [children[c] for c in kept]
         found.append(Level("child", kept, words, torch.arange(len(kept)), *family_masks(owner_C[kept])))
     return found
 
+
 # %% ../../nbs/16_experiment/13_steer.ipynb #c010
+def _latent_rows(run: RunContext, level: Level, variant: str, unit_ND: Tensor) -> list[Tensor]:  # N×D, one per seed
+    "Decoder rows of the latents matched to a level's concepts, in the unified space, as long as the teacher's units"
+    space, field = recipes(run.cfg)[variant].cfg.hsae.space, "children" if level.name == "child" else "parents"
+
+    def rows(seed: int, scores: Scores) -> Tensor:
+        sae = load_sae(model_dir(run.run_dir, variant, seed))
+        latent_N = getattr(scores, field).latent_C[level.concept_N].long()
+        return equal_norm(latent_directions(sae.W_dec, latent_N, run.setup.geometry, space), unit_ND)
+
+    return [rows(seed, scores) for seed, scores in zip(run.seeds, variant_scores(run, variant))]
+
+
+# %% ../../nbs/16_experiment/13_steer.ipynb #level-directions
 def level_directions(
+    run: RunContext,
     level: Level,
-    setup: Setup,
+    names: Sequence[str],  # of variants
     teacher: Teacher,
-    examples: Examples,  # training contexts
+    examples: LabelledContexts,  # training contexts
     context_ND: Tensor,  # the same contexts in the unified space
-    run_dir: Path,
-    spaces: Mapping[str, str],  # variant → causal or euclidean, the space it was trained in
-    seeds: Sequence[int],
 ) -> dict[str, list[Tensor]]:  # method → N×D, one per seed where seeds matter; unified space, equal causal lengths
     "Directions of every method for the steered concepts of a level"
     child = level.name == "child"
     vector_CD = teacher.child_CD - teacher.parent_PD[teacher.parent_of_C] if child else teacher.parent_PD
-    label_N, group_N = (examples.child_N, examples.parent_N) if child else (examples.parent_N, None)
+    label_N, group_N = (examples.child_B, examples.parent_B) if child else (examples.parent_B, None)
     place_C = torch.full((len(vector_CD) + 1,), -1)  # position among the steered; the last place serves the label −1
     place_C[level.concept_N] = torch.arange(len(level.concept_N))
     label_N = place_C[label_N]
     unit_ND = context_units(vector_CD[level.concept_N], context_ND, label_N, group_N)
-    field = "children" if child else "parents"
-
-    def row(variant: str, seed: int, scores) -> Tensor:
-        sae = load_sae(model_dir(run_dir, variant, seed))
-        latent_N = getattr(scores, field).latent_C[level.concept_N].long()
-        return equal_norm(latent_directions(sae.W_dec, latent_N, setup.geometry, spaces[variant]), unit_ND)
-
-    found = {
-        f"{variant} latent": [
-            row(variant, s, scores) for s, scores in zip(seeds, variant_scores(variant, run_dir, seeds))
-        ]
-        for variant in spaces
-    }
+    found = {f"{variant} latent": _latent_rows(run, level, variant, unit_ND) for variant in names}
     found["teacher vector"] = [unit_ND]
     found["DiffMean"] = [equal_norm(diff_mean(context_ND, label_N, len(unit_ND), group_N), unit_ND)]
-    found["random"] = [random_directions(unit_ND, torch.Generator().manual_seed(s)) for s in seeds]
+    found["random"] = [random_directions(unit_ND, torch.Generator().manual_seed(s)) for s in run.seeds]
     return found
+
 
 # %% ../../nbs/16_experiment/13_steer.ipynb #c012
 class Steering(NamedTuple):
@@ -130,56 +131,57 @@ class Steering(NamedTuple):
     directions: dict[str, dict[str, Tensor]]  # level → method → N×D of the first seed, unified space
 
 # %% ../../nbs/16_experiment/13_steer.ipynb #c012_1
+def _steered(
+    run: RunContext,
+    level: Level,
+    direction_ND: Tensor,  # one per steered concept, unified space
+    contexts: LabelledContexts,  # held out
+) -> SteeringEffects:
+    "What one direction per concept does to held-out contexts"
+    head, of = run.setup.head, dict(off_NC=level.off_NC, sibling_NC=level.sibling_NC)
+    of |= dict(bias_V=head.bias_V, softcap=head.softcap, next_token_B=contexts.next_token_B)
+    of |= dict(alphas=tuple(run.cfg.eval.steering_magnitudes))
+    edit_ND = run.setup.geometry.steering(direction_ND)
+    return steer(contexts.resid_BD, edit_ND, level.words, level.target_N, head.weight_VD, **of)
+
+
+# %% ../../nbs/16_experiment/13_steer.ipynb #steer-variants
 def steer_variants(
-    cfg: Config,
-    setup: Setup,
-    store: ActivationStore,
-    run_dir: Path,
-    variants: Sequence[str],
-    seeds: Sequence[int],
-    rng: np.random.Generator,
+    run: RunContext,
+    names: Sequence[str],  # of trained and scored variants, baseline and teacher among them
 ) -> Steering:
-    "Steer every concept by every method. Cost: per level, method, seed and magnitude one GEMM of contexts × V × concepts."
-    resid_BD, next_B = some_contexts(store, rng)
-    examples, teacher = corpus_examples(setup, store, unlabelled=2**16), load_teacher(run_dir)
-    context_ND = setup.geometry.contexts(examples.resid_ND)
-    spaces = {variant: recipes(cfg)[variant].cfg.hsae.space for variant in variants}
+    """Steer every concept by every method.
+
+    Cost: per level, method, seed and magnitude one GEMM of contexts × V × concepts."""
+    contexts, rng = some_contexts(run), run.rng
+    examples, teacher = corpus_examples(run.setup, run.store, others=2**16), load_teacher(run.run_dir)
+    context_ND = run.setup.geometry.contexts(examples.resid_BD)
     results, tables, comparisons, kept = [], [], [], {}
-    for level in levels(setup, examples):
-
-        def act(direction_ND: Tensor) -> SteeringEffects:
-            edit_ND, head = setup.geometry.steering(direction_ND), setup.head
-            masks = dict(off_NC=level.off_NC, sibling_NC=level.sibling_NC)
-            out = dict(
-                bias_V=head.bias_V,
-                softcap=head.softcap,
-                next_token_B=next_B,
-                alphas=tuple(cfg.eval.steering_magnitudes),
-            )
-            return steer(resid_BD, edit_ND, level.words, level.target_N, head.weight_VD, **masks, **out)
-
-        directions = level_directions(level, setup, teacher, examples, context_ND, run_dir, spaces, seeds)
-        effects = {method: [act(direction_ND) for direction_ND in found] for method, found in directions.items()}
+    for level in levels(run.setup, examples):
+        directions = level_directions(run, level, names, teacher, examples, context_ND)
+        effects = {method: [_steered(run, level, d, contexts) for d in found] for method, found in directions.items()}
         kept[level.name] = {method: found[0] for method, found in directions.items()}
-        names = [str(i) for i in range(len(level.words))]
+        measured = [str(i) for i in range(len(level.words))]
         for method, e in effects.items():
-            results += steering_results(e, method, rng, level.name, seeds if len(e) > 1 else ())
-            tables.append(pd.concat([steering_table(one, names, method) for one in e]).assign(level=level.name))
-        comparisons += steering_comparisons(cfg, level.name, effects, variants, seeds, rng)
+            results += steering_results(e, method, rng, level.name, run.seeds if len(e) > 1 else ())
+            tables.append(pd.concat([steering_table(one, measured, method) for one in e]).assign(level=level.name))
+        comparisons += steering_comparisons(run, level.name, effects, names)
     columns = ["on_target", "off_target", "success", "selectivity", "cohen_d", "kl", "nll", "perplexity"]
     table = pd.concat(tables).groupby(["level", "method", "alpha"], sort=False)[columns].mean().reset_index()
     return Steering(results, table, comparisons, kept)
 
+
 # %% ../../nbs/16_experiment/13_steer.ipynb #c013
 def steering_comparisons(
-    cfg: Config,
+    run: RunContext,
     level: str,  # parent or child
     effects: dict[str, list[SteeringEffects]],  # by method, one per seed
-    variants: Sequence[str],
-    seeds: Sequence[int],
-    rng: np.random.Generator,
+    names: Sequence[str],  # of variants
 ) -> list[Result]:
-    "Metrics of `eval.metrics` that are about steering, at the middle magnitude: teacher latents against baseline latents, paired over seeds and concepts"
+    """Metrics of `eval.metrics` that are about steering, at the middle magnitude.
+
+    Teacher latents against baseline latents, paired over seeds and concepts."""
+    cfg = run.cfg
     alpha = sorted(cfg.eval.steering_magnitudes)[len(cfg.eval.steering_magnitudes) // 2]
     a = cfg.eval.steering_magnitudes.index(alpha)
 
@@ -195,17 +197,17 @@ def steering_comparisons(
         "steering_leakage": ("steering_leakage", leakage, target, "ratio"),
         "sibling_ratio": ("steering_ratio_kl", share_kl, None, "nats"),
     }
-    others = [variant for variant in variants if variant not in ("baseline", "teacher")]
+    others = [variant for variant in names if variant not in ("baseline", "teacher")]
     return [
         compare(
             statistic,
             of("teacher"),
             of("baseline"),
             bound,
-            rng,
+            run.rng,
             unit=unit,
             nulls={c: of(c) for c in others},
-            seeds=seeds,
+            seeds=run.seeds,
             smaller_is_better=True,
             level=level,
             dose=alpha,
@@ -217,7 +219,7 @@ def steering_comparisons(
 # %% ../../nbs/16_experiment/13_steer.ipynb #c013b
 def most_worded(setup: Setup, n: int = 4) -> list[int]:  # positions among the parents
     "The parents with most words on the test side, the first ones in a tie"
-    sizes = [len(words) for words in setup.words(setup.selection.parents, 2)]
+    sizes = [len(words) for words in setup.words(setup.selection.parents, "test")]
     return sorted(range(len(sizes)), key=lambda p: -sizes[p])[:n]
 
 # %% ../../nbs/16_experiment/13_steer.ipynb #c013b_1
@@ -234,7 +236,7 @@ def steered_texts(
     for p in concepts:
         for method, direction_ND in directions.items():
             for alpha in alphas:
-                rows.append((setup.parents[p].split(".")[0].replace("_", " "), method, alpha))
+                rows.append((display_name(setup.parents[p]), method, alpha))
                 edits.append(alpha * direction_ND[p])
     edit_ND = setup.geometry.steering(torch.stack(edits))
     texts = continuations(setup.loaded.model, setup.loaded.tokenizer, prompts, edit_ND, max_new_tokens)

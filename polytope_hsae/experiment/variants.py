@@ -209,7 +209,7 @@ def train_options(cfg: Config) -> TrainOptions:
 def start_variant(
     recipe: Recipe,
     setup: Setup,
-    scale: InputMap,
+    input_map: InputMap,  # of the recipe's space
     seed: int,
     teacher: Teacher,  # of the run, or of a variant that estimates its own
     store: ActivationStore,  # from which the activation estimator makes its control
@@ -218,7 +218,7 @@ def start_variant(
     cfg, causal = recipe.cfg, recipe.cfg.hsae.space == "causal"
     sae, rows = new_sae(recipe, setup.head.weight_VD.shape[1], seed), None
     generator = torch.Generator().manual_seed(seed)
-    start_at_mean(sae, scale)
+    start_at_mean(sae, input_map)
     if recipe.start == "shuffled":
         teacher = make_teacher(cfg, setup, store, np.random.default_rng(seed))
     if recipe.start == "rotated":
@@ -235,4 +235,4 @@ def start_variant(
             child_mode=cfg.hsae.child_mode,
         )
     metric_DD = None if causal else setup.geometry.sqrt_DD @ setup.geometry.sqrt_DD
-    return TrainSpec(sae, stages_of(recipe), loss_weights(recipe, sae), scale, rows, metric_DD, seed)
+    return TrainSpec(sae, stages_of(recipe), loss_weights(recipe, sae), input_map, rows, metric_DD, seed)

@@ -87,7 +87,7 @@ def notebook_of(
     path = folder / f"{PHASES[phase].folder}.ipynb"
     if not path.is_file():
         raise UserError(
-            f"the notebook of phase {phase} is missing at {path}; run from a checkout of the repository that has nbs/experiments"
+            f"the notebook of phase {phase} is missing at {path}: install polytope-hsae again, or use a checkout"
         )
     return path
 
@@ -97,7 +97,7 @@ def phase_key(
     phase: int,  # 1 … 4
     folder: Path,  # the folder of phase notebooks
 ) -> str:  # 16 hexadecimal digits
-    "Fingerprint of everything a phase's outcome depends on: configuration and notebook code, its own and of phases before."
+    "Fingerprint of what a phase's outcome depends on: configuration and notebook code, its own and of phases before."
     parts = []
     for p in range(1, phase + 1):
         cells = json.loads(notebook_of(p, folder).read_text(encoding="utf-8"))["cells"]
@@ -119,7 +119,7 @@ def peak_mib() -> float:
 
 # %% ../../nbs/17_runner/00_phase.ipynb #c014
 class PhaseContext(NamedTuple):
-    "Everything a phase notebook is told."
+    "What a phase notebook works with: its configuration and its folders."
 
     cfg: Config  # the configuration
     phase: Phase  # which phase this is
@@ -134,16 +134,6 @@ class PhaseContext(NamedTuple):
         return path
 
     @property
-    def activations_dir(self) -> Path:
-        "Folder of the activation store, shared by the phases"
-        return self.run_dir / "activations"
-
-    @property
-    def seeds(self) -> list[int]:
-        "Training seeds: run.seed and its successors, eval.seeds of them"
-        return [self.cfg.run.seed + i for i in range(self.cfg.eval.seeds)]
-
-    @property
     def seconds(self) -> float:
         "Seconds since the phase was opened"
         return time.monotonic() - self.started
@@ -153,10 +143,11 @@ class PhaseContext(NamedTuple):
         results: Iterable[Result],  # the phase's figures
         metadata: dict[str, Any] | None = None,  # further counts worth reporting
     ) -> str:  # one sentence: time and peak memory
-        "Write the phase's section of results.json and tell what it cost."
-        seconds, mib = self.seconds, peak_mib()
-        write_phase(self.run_dir, self.phase.number, results, seconds, mib, metadata)
-        return f"Phase {self.phase.number} ({self.phase.title.replace('_', ' ')}) took {seconds:,.0f} s, peak memory {mib:,.0f} MiB."
+        "Write the phase's section of results.json; returns what the phase cost."
+        seconds, mib, phase = self.seconds, peak_mib(), self.phase
+        write_phase(self.run_dir, phase.number, results, seconds, mib, metadata)
+        title = phase.title.replace("_", " ")
+        return f"Phase {phase.number} ({title}) took {seconds:,.0f} s, peak memory {mib:,.0f} MiB."
 
 # %% ../../nbs/17_runner/00_phase.ipynb #c015
 def require_phases(
@@ -166,12 +157,13 @@ def require_phases(
     "Raise UserError naming the first file an earlier phase should have left, and the command that makes it."
     done = load_results(run_dir).phases
     for p in range(1, phase):
-        missing = [f for f in PHASES[p].writes if not (run_dir / f).exists()]
+        missing = [str(run_dir / f) for f in PHASES[p].writes if not (run_dir / f).exists()]
         if p not in done:
-            missing = [f"section {p} of results.json", *missing]
+            missing = [f"section {p} of results.json in {run_dir}", *missing]
         if missing:
             raise UserError(
-                f"phase {phase} needs phase {p} first: {run_dir / missing[0] if p in done else missing[0] + ' in ' + str(run_dir)} is missing; run: polytope-hsae run --phase {p} with the same configuration"
+                f"phase {phase} needs phase {p} first: {missing[0]} is missing; "
+                f"run: polytope-hsae run --phase {p} with the same configuration"
             )
 
 # %% ../../nbs/17_runner/00_phase.ipynb #c015_1
@@ -184,7 +176,8 @@ def _require_same_settings(cfg: Config, run_dir: Path, phase: int) -> None:
     for name in (s for p in range(1, phase) for s in PHASES[p].sections):
         if config_hash(earlier, name) != config_hash(cfg, name):
             raise UserError(
-                f"{run_dir} holds phases run with another '{name}' section; run the earlier phases again with this configuration, or choose another folder with --set logging.save_dir=…"
+                f"{run_dir} holds phases run with another '{name}' section: run them again with this configuration, "
+                "or choose another folder with --set logging.save_dir=…"
             )
 
 # %% ../../nbs/17_runner/00_phase.ipynb #c016
@@ -194,7 +187,10 @@ def open_phase(
     overrides: Sequence[str],  # dotted `section.key=value`
     phase: int,  # 1 … 4
 ) -> PhaseContext:
-    "Start a phase. Raises UserError when the configuration is wrong, or an earlier phase is missing or had other settings."
+    """Start a phase.
+
+    Raises UserError when the configuration is wrong, or an earlier phase is missing or had other settings.
+    """
     cfg, run_dir = load_config(config, overrides), Path(run_dir)
     require_phases(run_dir, phase)
     _require_same_settings(cfg, run_dir, phase)

@@ -61,10 +61,7 @@ def _row(phase: int, r: Result, nulls: str) -> Row:
 def verdict_rows(run: RunResults) -> list[Row]:
     "Every figure with a target or a verdict, targets first, beside the null nearest to it; the paired gains behind a verdict stay in the full table"
     found = [
-        (p, r)
-        for p, phase in run.phases.items()
-        for r in phase.results
-        if (r.target or r.verdict) and r.kind != "gain"
+        (p, r) for p, phase in run.phases.items() for r in phase.results if (r.target or r.verdict) and r.kind != "gain"
     ]
     return [_row(p, r, nearest_null_text(r)) for p, r in sorted(found, key=lambda pr: pr[1].target is None)]
 
@@ -250,7 +247,9 @@ def metadata_rows(run: RunResults) -> list[tuple[int, str, Any]]:  # phase, what
         for name, value in found.metadata.items():
             what = name.replace("_", " ").replace("seed sd", "standard deviation over seeds")
             if isinstance(value, list):
-                text = lambda x: f"{what}: {statistic_text(x['statistic'], level=x['level'])}, {variant_text(x['variant'])}"
+                text = (
+                    lambda x: f"{what}: {statistic_text(x['statistic'], level=x['level'])}, {variant_text(x['variant'])}"
+                )
                 rows += [(phase, text(record), record["value"]) for record in value]
             else:
                 rows.append((phase, what, value))

@@ -28,11 +28,12 @@ def weighted_medians(
     values_U: np.ndarray,  # one number per unit, finite
     weights_BU: np.ndarray,  # whole-number weights, one row per resample, no empty row
 ) -> np.ndarray:  # [B] median of each resample
-    "Median of every resample at once, equal to np.median of the repeated values. Cost: one sort and one cumulative sum."
+    "Median of every resample, equal to np.median of the repeated values. Cost: one sort and one cumulative sum."
     values_U = np.asarray(values_U, dtype=np.float64)
     if not np.isfinite(values_U).all():
         raise ValueError(
-            f"{(~np.isfinite(values_U)).sum()} of {values_U.size} values are not finite; drop and count them before resampling"
+            f"{(~np.isfinite(values_U)).sum()} of {values_U.size} values are not finite; "
+            "drop and count them before resampling"
         )
     order = np.argsort(values_U, kind="stable")
     running_BU = np.cumsum(weights_BU[:, order], axis=1)

@@ -66,7 +66,7 @@ def unrelated_parents(
     depth_S: LongTensor,
     rng: np.random.Generator,
     n_draws: int = 100,
-    split: int = 10,  # nearest candidates to draw from
+    nearest: int = 10,  # candidates to draw from
 ) -> LongTensor:  # [n_draws, E] node in the parent's place, −1 where there is none
     "Random parents matched in size and depth that share no word with the child."
     size_S, depth_S = torch.tensor([len(t) for t in token_sets]).log(), depth_S.float()
@@ -76,7 +76,7 @@ def unrelated_parents(
     free_ES = torch.from_numpy((member_SV @ member_SV.T).toarray() == 0)[child_E]
     free_ES[torch.arange(len(child_E)), parent_E] = False
     distance_ES = (size_S - size_S[parent_E, None]).abs() + (depth_S - depth_S[parent_E, None]).abs()
-    near_EP = torch.argsort(distance_ES.where(free_ES, torch.inf), dim=1, stable=True)[:, :split]
-    count_E1 = free_ES.sum(1, keepdim=True).clamp(max=split)
+    near_EP = torch.argsort(distance_ES.where(free_ES, torch.inf), dim=1, stable=True)[:, :nearest]
+    count_E1 = free_ES.sum(1, keepdim=True).clamp(max=nearest)
     at_EN = (torch.from_numpy(rng.random((len(child_E), n_draws))) * count_E1).long()
     return near_EP.gather(1, at_EN).where(count_E1 > 0, -1).T

@@ -51,27 +51,33 @@ def _parts(score: "np.ndarray | Ratio") -> list[np.ndarray]:
     return [p[:, None] if p.ndim == 1 else p for p in parts]
 
 # %% ../../nbs/04_stats/01_paired.ipynb #c006_5
-def crossed_bootstrap(
-    scores: Sequence[
-        "np.ndarray | Ratio"
-    ],  # each rows × columns, cells paired across scores; columns with a NaN anywhere are dropped from all
-    rng: np.random.Generator,
-    draws: int = 4000,
-) -> tuple[
-    list[float], np.ndarray, tuple[int, int]
-]:  # point estimates; draws × scores; sizes of the axes that were resampled
-    "Means (or ratios of means) under joint resampling of rows and columns, n−1 of n on each axis. Raises ValueError on unpaired shapes."
+def _paired_parts(scores: "Sequence[np.ndarray | Ratio]") -> list[list[np.ndarray]]:
+    "The matrices of every score on the columns that are finite in all of them. Raises ValueError on unpaired shapes."
     parts = [_parts(s) for s in scores]
     shapes = {p.shape for ps in parts for p in ps}
     if len(shapes) != 1:
         raise ValueError(
-            f"scores of shapes {sorted(shapes)} are not paired; pass the same seeds and the same concepts for every model"
+            f"scores of shapes {sorted(shapes)} are not paired; "
+            "pass the same seeds and the same concepts for every model"
         )
     keep_C = np.all([np.isfinite(p).all(0) for ps in parts for p in ps], axis=0)
-    parts = [[p[:, keep_C] for p in ps] for ps in parts]
-    R, C = parts[0][0].shape
-    if C == 0:
+    if not keep_C.any():
         raise ValueError(f"none of the {len(keep_C)} columns is finite in every score; nothing can be compared")
+    return [[p[:, keep_C] for p in ps] for ps in parts]
+
+# %% ../../nbs/04_stats/01_paired.ipynb #c006-5-draws
+def crossed_bootstrap(
+    # each rows × columns, cells paired across scores; columns with a NaN anywhere are dropped from all
+    scores: "Sequence[np.ndarray | Ratio]",
+    rng: np.random.Generator,
+    draws: int = 4000,
+) -> tuple[list[float], np.ndarray, tuple[int, int]]:  # point estimates; draws × scores; sizes of the resampled axes
+    """Means (or ratios of means) under joint resampling of rows and columns, n−1 of n on each axis.
+
+    Raises ValueError on unpaired shapes.
+    """
+    parts = _paired_parts(scores)
+    R, C = parts[0][0].shape
     weights = lambda n: (
         rng.multinomial(n - 1, np.full(n, 1 / n), size=draws) / (n - 1) if n > 1 else np.ones((draws, 1))
     )
@@ -88,7 +94,7 @@ def crossed_interval(
     rng: np.random.Generator,
     draws: int = 4000,
 ) -> Interval:
-    "95 % interval of one mean (or ratio of means) over crossed rows and columns; a Student t interval when there is one column"
+    "95 % interval of one mean (or ratio of means) over crossed rows and columns; Student's t where there is one column"
     points, drawn, (R, C) = crossed_bootstrap([score], rng, draws)
     if C == 1 and not isinstance(score, Ratio):
         return _student(_only_column(score)[0])
@@ -121,7 +127,9 @@ def interval_result(
     "An interval as a `Result`"
     finite = math.isfinite(found.low) and math.isfinite(found.high)
     sides = dict(low=found.low, high=found.high) if finite else {}
-    return Result(statistic=statistic, variant=variant, value=found.value, unit=unit, n=n, n_unit=n_unit, **sides, **more)
+    return Result(
+        statistic=statistic, variant=variant, value=found.value, unit=unit, n=n, n_unit=n_unit, **sides, **more
+    )
 
 # %% ../../nbs/04_stats/01_paired.ipynb #c013
 def paired_difference(
@@ -162,7 +170,7 @@ def target_verdict(
     found: Interval,  # the difference
     target: Target,
 ) -> Verdict:  # met · not met · cannot tell
-    "Met when the whole interval is on the right side of the bound, not met when the whole interval is on the wrong side"
+    "Met when the whole interval is on the right side of the bound, not met when all of it is on the wrong side"
     if found.n_rows < MIN_SEEDS or not all(map(math.isfinite, found[:3])):
         return "cannot tell"
     low, high, bound = (
@@ -177,7 +185,10 @@ def without_each_seed(
     target: Target,
     rng: np.random.Generator,
 ) -> list[Verdict]:  # one per seed left out
-    "The target's verdict on all seeds but one, three seeds or more; where a seed gives one number, with the spread of all seeds. Cost: one bootstrap per seed."
+    """The target's verdict on all seeds but one, of three seeds or more. Cost: one bootstrap per seed.
+
+    Where a seed gives one number, what is left keeps the spread of all seeds.
+    """
     but = lambda score, i: (
         Ratio(*(np.delete(p, i, 0) for p in score)) if isinstance(score, Ratio) else np.delete(score, i, 0)
     )
@@ -281,7 +292,7 @@ def compare(
 
 # %% ../../nbs/04_stats/01_paired.ipynb #c020_1
 def _paired_d(treated: "np.ndarray | Ratio", control: "np.ndarray | Ratio") -> float | None:
-    "Mean difference per concept over its standard deviation (paired Cohen's d); None for ratios or when it is undefined"
+    "Mean difference per concept over its standard deviation (paired Cohen's d); None for ratios or where undefined"
     if isinstance(treated, Ratio):
         return None
     gap_SC = _parts(treated)[0] - _parts(control)[0]

@@ -163,7 +163,8 @@ def load_checkpoint(
         ) from e
     if version != CHECKPOINT_VERSION:
         raise UserError(
-            f"checkpoint {path} has format {version}, and this version reads {CHECKPOINT_VERSION}: train anew without resuming"
+            f"checkpoint {path} has format {version}, and this version reads {CHECKPOINT_VERSION}: "
+            "train anew without resuming"
         )
     if not intact:
         raise UserError(f"checkpoint {path} was altered: delete that folder and resume from an older one")

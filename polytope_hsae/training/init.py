@@ -50,8 +50,8 @@ def fit_input_map(
 ) -> InputMap:  # with E‖x − Ex‖² = d on these batches
     """Measure mean and spread of the inputs and choose the scale, s = √(d / E‖y − Ey‖²) with y the unscaled input.
 
-    Cost: one pass, n·d² for the map, d numbers of memory. Raises `UserError` on an empty or constant split and on values
-    that are not finite.
+    Cost: one pass, n·d² for the map, d numbers of memory. Raises `UserError` on an empty or constant split and on
+    values that are not finite.
     """
     raw = InputMap(1.0, torch.zeros(0), *((geometry.sqrt_DD, geometry.inv_sqrt_DD) if geometry else ()))
     n, sum_D, sum_sq = 0, 0.0, 0.0
@@ -70,7 +70,6 @@ def fit_input_map(
     scale = (len(mean_D) / spread) ** 0.5
     return raw._replace(scale=scale, mean_D=(mean_D * scale).float())
 
-
 # %% ../../nbs/12_training/02_init.ipynb #c009
 def save_input_map(
     input_map: InputMap,  # what to keep
@@ -79,7 +78,6 @@ def save_input_map(
     "Write an input map beside its SAE, atomically."
     tensors = {k: v for k, v in input_map._asdict().items() if isinstance(v, Tensor)}
     return atomic_write(path, save({**tensors, "scale": torch.tensor(input_map.scale, dtype=torch.float64)}))
-
 
 # %% ../../nbs/12_training/02_init.ipynb #c009_1
 def load_input_map(
@@ -186,7 +184,6 @@ class Taught(NamedTuple):
         rows_RD = sae.W_dec.detach()[torch.cat([self.parent_P, self.child_C])]
         return torch.cosine_similarity(rows_RD, self.start_RD.to(rows_RD), dim=1)
 
-
 # %% ../../nbs/12_training/02_init.ipynb #c025
 class Start(NamedTuple):
     "Unit directions a teacher start writes into a SAE, in SAE space."
@@ -210,7 +207,7 @@ def teacher_directions(
     teacher: Teacher,  # concept vectors of the unified space
     dim: int,  # s, dimensions of a parent's subspace
     geometry: CausalGeometry | None = None,  # needed for the Euclidean space; None: the causal space
-    jitter_deg: float = 0.0,  # angle every taught direction is turned by
+    jitter_deg: float = 0.0,  # angle every taught direction is rotated by
     energy_threshold: float = 0.85,  # share of a parent's delta energy its frame must hold
     generator: torch.Generator | None = None,  # of the jitter and the completion
     child_mode: Literal["delta", "absolute"] = "delta",  # what child rows are
@@ -263,7 +260,6 @@ def _check_fit(sae: HierarchicalSAE, teacher: Teacher, n_children: int) -> None:
             f"at most {D - 1}: lower it"
         )
 
-
 # %% ../../nbs/12_training/02_init.ipynb #c029_1
 def _write_children(sae: HierarchicalSAE, teacher: Teacher, start: Start) -> None:
     "Child rows as least-squares coordinates of the wanted directions in their parents' frames, of unit length."
@@ -275,14 +271,13 @@ def _write_children(sae: HierarchicalSAE, teacher: Teacher, start: Start) -> Non
         fitted_PKS = torch.linalg.lstsq(frame_MSD[:P].mT, wanted_PKD.mT).solution.mT
         rows_MNS[slots_CK] = _unit(fitted_PKS)[slots_CK]
 
-
 # %% ../../nbs/12_training/02_init.ipynb #init-from-teacher
 @torch.no_grad()
 def init_from_teacher(
     sae: HierarchicalSAE,  # changed in place; rows without a teacher keep their random start
     teacher: Teacher,  # concept vectors of the unified space
     geometry: CausalGeometry | None = None,  # needed when the SAE works in the Euclidean space; None: the causal space
-    init_jitter_deg: float = 0.0,  # angle every taught direction is turned by
+    init_jitter_deg: float = 0.0,  # angle every taught direction is rotated by
     seed_parent_decoder: bool = True,  # write the parent rows
     seed_child_decoder: bool = True,  # write the child rows
     seed_projectors: bool = True,  # write the subspace projectors
@@ -315,7 +310,6 @@ def init_from_teacher(
     frame_PS = (torch.arange(sae.subspace_dim) < start.kept_P.cpu()[:, None]) & seed_projectors
     taught = Taught(parents_P if seed_parent_decoder else none, child_C if seed_child_decoder else none, frame_PS, none)
     return taught._replace(start_RD=sae.W_dec[torch.cat(taught[:2])].clone())
-
 
 # %% ../../nbs/12_training/02_init.ipynb #c039
 def rotated_teacher(

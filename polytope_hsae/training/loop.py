@@ -42,7 +42,7 @@ from .step import Trainee, TrainSpec
 def validation_error(
     batches: Sequence[Tensor],  # held-out activations, in the form `train` is given them
 ) -> Callable[[str, TrainSpec], dict[str, float]]:  # for `train(validate=…)`
-    "1 − EV over held-out batches, pooled in float64. Cost: one forward pass over them per call and SAE."
+    "1 − EV over held-out batches, summed in float64. Cost: one forward pass over them per call and SAE."
 
     def measure(name: str, spec: TrainSpec) -> dict[str, float]:
         ev = ExplainedVariance()
@@ -75,7 +75,6 @@ def _check_specs(specs: Mapping[str, TrainSpec]) -> int:
                 )
     return next(iter(totals.values()))
 
-
 # %% ../../nbs/12_training/07_loop.ipynb #c019_1
 def fingerprint(
     specs: Mapping[str, TrainSpec],  # of a run
@@ -83,8 +82,8 @@ def fingerprint(
 ) -> dict[str, Any]:  # as JSON
     """The settings that determine the numbers of a run.
 
-    Intervals of logs and checkpoints, and how the pass is computed, do not. An input scale counts to six digits, because
-    its last ones depend on the number of threads.
+    Intervals of logs and checkpoints, and how the pass is computed, do not. An input scale counts to six digits,
+    because its last ones depend on the number of threads.
     """
     free = {"log_every", "checkpoint_every", "keep_last_k", "spike_factor", "compile", "recompute"}
     metadata = {"options": {k: v for k, v in dataclasses.asdict(options).items() if k not in free}}
@@ -97,7 +96,6 @@ def fingerprint(
             "seed": spec.seed,
         }
     return json.loads(json.dumps(metadata))
-
 
 # %% ../../nbs/12_training/07_loop.ipynb #c020
 class TrainRun:
@@ -129,7 +127,6 @@ class TrainRun:
         "Where the checkpoints lie"
         return self.folder / "checkpoints"
 
-
 # %% ../../nbs/12_training/07_loop.ipynb #loop-save
 @patch
 def save(
@@ -147,7 +144,6 @@ def save(
     }
     return save_checkpoint(self.checkpoints, self.step, state, self.options.keep_last_k)
 
-
 # %% ../../nbs/12_training/07_loop.ipynb #loop-load
 @patch
 def _load(self: TrainRun, step: int, state: dict[str, Any]) -> None:
@@ -156,15 +152,14 @@ def _load(self: TrainRun, step: int, state: dict[str, Any]) -> None:
     changed = sorted(k for k in ours.keys() | theirs.keys() if ours.get(k) != theirs.get(k))
     if changed:
         raise UserError(
-            f"the checkpoint at step {step} in {self.checkpoints} was made with other settings of {', '.join(changed)}: "
-            "restore them, or train anew without resuming"
+            f"the checkpoint at step {step} in {self.checkpoints} was made with other settings of "
+            f"{', '.join(changed)}: restore them, or train anew without resuming"
         )
     for name, trainee in self.trainees.items():
         trainee.load_state(state["trainees"][name])
     self.source.restore(state["source"])
     self.step, self.activations, self.best = step, state["activations"], state["best"]
     set_rng_state(state["rng"])
-
 
 # %% ../../nbs/12_training/07_loop.ipynb #loop-begin
 @patch
@@ -181,7 +176,6 @@ def begin(self: TrainRun, resume: bool) -> None:
         self._load(*found)
     self.log = RunLog(self.folder, self.step)
     self.started = time.perf_counter(), self.activations
-
 
 # %% ../../nbs/12_training/07_loop.ipynb #c020b
 @patch
@@ -230,7 +224,6 @@ def _refuse(self: TrainRun, batch_BD: Tensor, wrong: Mapping[str, str], position
         f"{cure}, then train again"
     )
 
-
 # %% ../../nbs/12_training/07_loop.ipynb #loop-advance
 @patch
 def advance(self: TrainRun) -> int:
@@ -249,7 +242,6 @@ def advance(self: TrainRun) -> int:
     self.step += 1
     self.activations += len(batch_BD)
     return len(batch_BD)
-
 
 # %% ../../nbs/12_training/07_loop.ipynb #c022
 @patch
@@ -315,7 +307,6 @@ def show(self: TrainRun, bar: tqdm, n: int) -> None:
         errors = {name: f"{t.now['recon']:.3f}" for name, t in self.trainees.items()}
         bar.set_postfix(step=f"{self.step}/{self.total}", **errors)
 
-
 # %% ../../nbs/12_training/07_loop.ipynb #loop-carry-out
 @patch
 def carry_out(
@@ -339,7 +330,6 @@ def carry_out(
             self.log.close()
             for t in self.trainees.values():
                 t.sae.eval().requires_grad_(True)
-
 
 # %% ../../nbs/12_training/07_loop.ipynb #c025
 class TrainReport(NamedTuple):
@@ -365,7 +355,6 @@ def report(self: TrainRun) -> TrainReport:
         averaged={n: sae for n, t in self.trainees.items() if (sae := t.averaged()) is not None},
     )
 
-
 # %% ../../nbs/12_training/07_loop.ipynb #c025_1
 def train(
     models: Mapping[str, SAE | TrainSpec],  # by name, trained in place; a bare SAE takes stages, weights and map below
@@ -384,8 +373,8 @@ def train(
 ) -> TrainReport:
     """Train several SAEs in one pass over the data, and continue exactly where an earlier attempt was killed.
 
-    SIGTERM ends it with a checkpoint and exit code 143. Raises `UserError`, with the state kept, on a step that is not finite
-    or whose error spikes. Cost: per step and SAE one forward and backward pass, AdamW, and M·s²·d for the frames.
+    SIGTERM ends it with a checkpoint and exit code 143. Raises `UserError`, with the state kept, on a step that is not
+    finite or whose error spikes. Cost: per step and SAE one pass forward and back, AdamW, and M·s²·d for the frames.
     """
     bare = dict(stages=stages, weights=weights, input_map=input_map)
     specs = {name: m if isinstance(m, TrainSpec) else TrainSpec(m, **bare) for name, m in models.items()}
@@ -393,4 +382,3 @@ def train(
     run.begin(resume)
     run.carry_out(after_step, progress)
     return run.report()
-

@@ -24,7 +24,6 @@ class Stage(NamedTuple):
     causal_ortho: bool = False  # add the causal orthogonality loss at the weight in `LossWeights`
     beta: tuple[float, float] | None = None  # weight of the parents-only error, first → last step; None: `LossWeights`
 
-
 # %% ../../nbs/12_training/01_schedules.ipynb #c008
 def warm_cosine(
     step: int,  # steps completed

@@ -11,7 +11,6 @@ from typing import NamedTuple
 import numpy as np
 
 from ..results import Null, Result
-from ..stats import nulls
 from polytope_hsae.stats.inference import (
     equal_verdict,
     holm,

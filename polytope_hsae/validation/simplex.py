@@ -48,9 +48,8 @@ def plan_simplices(
         if len(kids) < 2:
             continue
         for place, c in enumerate(kids):
-            lines += [
-                (word, kids, place, len(parents), sum(map(len, vertices)) + place) for word in exclusive[c].tolist()
-            ]
+            vertex = sum(map(len, vertices)) + place
+            lines += [(word, kids, place, len(parents), vertex) for word in exclusive[c].tolist()]
         parents.append(parent)
         vertices.append(np.array(kids))
     sizes = np.array([len(kids) for _, kids, *_ in lines], dtype=int)
@@ -72,7 +71,10 @@ def vertex_skill(
     plan: SimplexPlan,
     projection_RS: np.ndarray,  # g_y·ℓ_s/‖ℓ_s‖² of every row on every synset
 ) -> np.ndarray:  # [F], 1 perfect, 0 chance
-    "Chance-corrected balanced accuracy of 'the largest projection names the child', per family; a tie at the top shares the point."
+    """Chance-corrected balanced accuracy of 'the largest projection names the child', per family.
+
+    A tie at the top shares the point.
+    """
     score_O = projection_RS[plan.word_O, plan.child_O]
     best_N = np.maximum.reduceat(score_O, plan.start_N) if len(score_O) else score_O
     size_N = np.diff(np.append(plan.start_N, len(score_O)))
@@ -88,10 +90,8 @@ def vertex_skill(
 def regularity(
     plan: SimplexPlan,
     vectors_SD: Tensor,
-) -> tuple[
-    np.ndarray, np.ndarray
-]:  # edge-length CV, relative error of the centred Gram matrix; [F], NaN for fewer than three vertices
-    "How far each family is from a regular simplex (`polytopes.simplex_quality`)."
+) -> tuple[np.ndarray, np.ndarray]:  # edge-length CV, relative error of the centred Gram matrix; both [F]
+    "How far each family is from a regular simplex (`simplex_quality`); NaN for fewer than three vertices."
     found = [
         simplex_quality(vectors_SD[torch.from_numpy(kids)])[:2] if len(kids) > 2 else (np.nan, np.nan)
         for kids in plan.vertex_F

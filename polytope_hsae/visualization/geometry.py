@@ -77,7 +77,6 @@ def _violins(ax: Axes, table: pd.DataFrame, column: str) -> None:
     sns.stripplot(**common, size=2, alpha=0.6, jitter=0.12)
     ax.set_xticks(range(len(order)), [textwrap.fill(s, 9) for s in order], fontsize="x-small")
 
-
 # %% ../../nbs/15_visualization/01_geometry.ipynb #against-nulls
 def against_nulls(
     table: pd.DataFrame,  # one row per unit; columns `statistic` and `statistic|null`
@@ -95,7 +94,6 @@ def against_nulls(
         f"One dot is one {unit} (n = {counts}); dots of a null are its mean over draws for the same {unit}. "
         "Dashed lines are quartiles.",
     )
-
 
 # %% ../../nbs/15_visualization/01_geometry.ipynb #c014
 def sorted_projections(
@@ -261,7 +259,8 @@ def polytope(
     """
     if dims not in (2, 3) or dims >= len(child_CD):
         raise ValueError(
-            f"dims is {dims}, but {len(child_CD)} children span {len(child_CD) - 1} dimensions: give 2 or 3, at most that"
+            f"dims is {dims}, but {len(child_CD)} children span {len(child_CD) - 1} dimensions: "
+            "give 2 or 3, and at most that"
         )
     origin_D = child_CD.mean(0)
     _, size, axes_DD = np.linalg.svd(child_CD - origin_D, full_matrices=False)

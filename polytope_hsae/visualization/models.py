@@ -108,7 +108,9 @@ def dose_response(
     "Steering measures against magnitude, one line per method with its 95 % interval"
     rows = select(results, statistic=tuple(panels), level=level, kind="value")
     if not rows:
-        raise ValueError(f"none of {len(results)} results is about steering a {level}; run the steering of that level first")
+        raise ValueError(
+            f"none of {len(results)} results is about steering a {level}; run the steering of that level first"
+        )
     fig, axes = _figure(2.9 * len(panels), 3.2, len(panels))
     tints = colours([r.variant for r in rows])
     for ax, (statistic, label) in zip(axes, panels.items()):

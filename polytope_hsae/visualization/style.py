@@ -92,7 +92,6 @@ def unreadable(fig: Figure) -> list[str]:  # one sentence per fault
             faults.append(f"panel {panel} names no axis")
     return faults
 
-
 # %% ../../nbs/15_visualization/00_style.ipynb #c023_1
 def _legend_on_top(fig: Figure, tints: Mapping[str, tuple]) -> None:
     "One legend for all panels, above them"
