@@ -116,10 +116,10 @@ def growth():
         g_VD = torch.randn(point["vocab"], point["d"], generator=generator)
         sets = synthetic_sets(point["synsets"], point["words"], point["vocab"], generator)
         t_plan, plan = seconds(lambda: plan_estimation(sets, point["d"]))
-        t_estimate = min(seconds(lambda: estimate_sets(g_VD, plan))[0] for _ in range(2))
-        t_geometry = seconds(lambda: causal_geometry(g_VD))[0] if varied in ("vocab", "d") else float("nan")
+        t_estimate = min(seconds(lambda: estimate_sets(g_VD, plan))[0] for _ in range(2))  # noqa: F821
+        t_geometry = seconds(lambda: causal_geometry(g_VD))[0] if varied in ("vocab", "d") else float("nan")  # noqa: F821
         rows.append(dict(varied=varied, **point, plan_s=t_plan, estimate_s=t_estimate, geometry_s=t_geometry))
-        del g_VD
+        del g_VD  # flake8 takes it for undefined in the calls above
     return pd.DataFrame(rows)
 
 

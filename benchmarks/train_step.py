@@ -29,7 +29,7 @@ import tempfile
 import time
 import venv
 from pathlib import Path
-from typing import Any, Callable, NamedTuple
+from typing import Any, NamedTuple
 
 import numpy as np
 from peers import System
@@ -101,7 +101,10 @@ def captured() -> np.ndarray:
 
 
 def activations(shape: Shape, store: Path | None, centred: bool = True) -> np.ndarray:
-    "Contexts in training scale, minus their mean unless told otherwise, the last ones held out. Other widths see them through a random map, smaller stores repeat."
+    """Contexts in training scale, minus their mean if `centred`, the last ones held out.
+
+    Other widths see them through a random map, smaller stores repeat.
+    """
     if store:
         from polytope_hsae.activations.store import ActivationStore
 

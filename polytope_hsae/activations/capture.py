@@ -66,8 +66,8 @@ def prompt_residuals(
     ids = [loaded.tokenizer(p, add_special_tokens=True)["input_ids"] for p in prompts]
     found: list[Tensor] = [torch.empty(0)] * len(ids)
     for _, same in groupby(sorted(range(len(ids)), key=lambda i: len(ids[i])), key=lambda i: len(ids[i])):
-        same = list(same)
-        for rows in (same[i : i + batch] for i in range(0, len(same), batch)):
+        of_length = list(same)
+        for rows in (of_length[i : i + batch] for i in range(0, len(of_length), batch)):
             last_BD = final_residual(loaded, torch.tensor([ids[i] for i in rows]))[:, -1].float().cpu()
             for i, resid_D in zip(rows, last_BD):
                 found[i] = resid_D
@@ -75,7 +75,7 @@ def prompt_residuals(
 
 # %% ../../nbs/07_activations/01_capture.ipynb #c008b
 def decoder_blocks(loaded: LoadedModel) -> torch.nn.ModuleList:
-    "The blocks of a decoder, first to last. Raises UserError when they cannot be told apart from other lists of modules."
+    "The blocks of a decoder, first to last. Raises UserError when other lists of modules look like them."
     n = loaded.model.config.num_hidden_layers
     found = [m for m in loaded.model.base_model.children() if isinstance(m, torch.nn.ModuleList) and len(m) == n]
     if len(found) != 1:
@@ -177,8 +177,8 @@ def capture(
         return ActivationStore(folder)
     check_residual(loaded, packed.input_BW)
     B, W = packed.input_BW.shape
-    counts = dict.fromkeys(("read", "stored", "dropped_boundary", "dropped_outlier"), 0) | {"dropped_tail": packed.tail}
-    counts, done = writer.index["counts"] or counts, writer.index["progress"]
+    none = dict.fromkeys(("read", "stored", "dropped_boundary", "dropped_outlier"), 0) | {"dropped_tail": packed.tail}
+    counts, done = writer.index["counts"] or none, writer.index["progress"]
     with tqdm(total=B * W, initial=done * W, desc="activations", unit=" tok", unit_scale=True) as bar:
         for first in range(done, B, batch):
             windows = slice(first, min(first + batch, B))

@@ -70,7 +70,7 @@ class StoreWriter:
         self.pending: list[dict[str, Tensor]] = []
         is_complete(folder, metadata)
         fresh = {"metadata": metadata, "shards": [], "counts": {}, "progress": 0, "complete": False}
-        self.index = _read_index(self.folder) or fresh
+        self.index: dict[str, Any] = _read_index(self.folder) or fresh
 
     def add(
         self,
@@ -219,7 +219,8 @@ class _Buffer:
     "The residuals of a group of shards; a group asked for twice in a row is read from disk once"
 
     def __init__(self, store: ActivationStore, split: int):
-        self.store, self.split, self.names = store, split, None
+        self.store, self.split = store, split
+        self.names: list[str] = []  # of the shards that are held
 
     def read(self, group: Sequence[dict[str, Any]]) -> Tensor:  # n × D, in the stored dtype
         "Rows in the order of the shards' names, in whatever order they are visited"

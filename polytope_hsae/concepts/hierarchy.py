@@ -111,7 +111,7 @@ def usual_words(
         for ancestor, p in share.items():
             if p >= min_share - 1e-9:
                 words[ancestor].add(spelling)
-                count[ancestor] += p * lexicon.count[spelling] * counted
+                count[ancestor] += p * lexicon.tagged[spelling] * counted
     return dict(words), dict(count)
 
 # %% ../../nbs/06_concepts/01_hierarchy.ipynb #c015_3
@@ -157,12 +157,12 @@ def park_sets(
     graph = hierarchy(wordnet, {s.name() for found in lemmas.values() for s in found})
     kinds = nx.DiGraph(graph)  # without instances: the sets follow hyponyms() only
     kinds.remove_edges_from([(c, n) for n in graph for c in graph.nodes[n]["instance_of"]])
-    above, words = ancestors_or_self(kinds), defaultdict(set)
+    above, below = ancestors_or_self(kinds), defaultdict(set)
     for word, synsets in lemmas.items():
         for s in synsets:
             for node in above[s.name()] - ({s.name()} if pos == "n" else set()):
-                words[node].add(word)
-    words = {s: w for s, w in words.items() if len(w) > 5}
+                below[node].add(word)
+    words = {s: w for s, w in below.items() if len(w) > 5}
     first = nearest_kept(graph, words)
     collapse_single_children(first, words, spare=6, pseudo_child=pos == "n")
     engine = inflect.engine()

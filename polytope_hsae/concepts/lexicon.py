@@ -49,7 +49,7 @@ def spellings(
 ]:  # of each token: its spelling ("" when it is no word), whether it begins with a space
     """Read the vocabulary as words, spelled without the space marker.
 
-    Raises UserError when no token carries a marker: the words of such a vocabulary cannot be told from pieces of words.
+    Raises UserError when no token carries a marker: the words of such a vocabulary look like pieces of words.
     """
     word_V, spaced_V = [], []
     for token in tokenizer.convert_ids_to_tokens(list(range(len(tokenizer)))):
@@ -100,7 +100,7 @@ class Lexicon(NamedTuple):
     spaced_V: list[bool]  # whether the token begins with a space
     # spelling → synset name → share of its uses; stop words and stray abbreviations left out
     senses: dict[str, dict[str, float]]
-    count: dict[str, int]  # spelling → times tagged in the concordance, all senses
+    tagged: dict[str, int]  # spelling → times tagged in the concordance, all senses
     lemma_V: Tensor  # (V,) int64, lemma group of each token, −1 where it is no word
     lemma_names: list[str]  # (n groups,) the group's shortest base form
 

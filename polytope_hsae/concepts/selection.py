@@ -79,7 +79,7 @@ def _number(
         torch.tensor([subtrees.index(x) for x in lexnames]),
         subtrees,
         torch.tensor([count.get(n, 0.0) for n in names]),
-        torch.tensor([float(lexicon.count.get(w, 0)) for w in lexicon.word_V]),
+        torch.tensor([float(lexicon.tagged.get(w, 0)) for w in lexicon.word_V]),
         lexicon.word_V,
         lexicon.lemma_V,
         lexicon.lemma_names,

@@ -133,7 +133,7 @@ CEILING = Measure("probe_auc", "whole_input", "parent")  # the same for all dict
 CO_FIRING = [Measure(s, "", "edge") for s in ("p_parent_given_child", "p_child_given_parent", "parent_fires_on_child")]
 
 # %% ../../nbs/16_experiment/12_probe.ipynb #c011
-def _absorptions(sae: Any, splits: ProbeSplits, x: list[Tensor], codes: list) -> dict[str, np.ndarray]:
+def _absorptions(sae: Any, splits: ProbeSplits, x: list[Tensor], codes: list) -> dict[Measure, np.ndarray]:
     "Absorption of every label under both views"
     found, no_parents = {}, [top_level(c, sae.parent_of_latent) for c in codes]
     both, P = (splits.train, splits.test), splits.n_parents
@@ -141,8 +141,8 @@ def _absorptions(sae: Any, splits: ProbeSplits, x: list[Tensor], codes: list) ->
         for view, seen in (("flattened", codes), ("parents_only", no_parents)):
             data = [_of_kind(kind, contexts, x_ND, c, P) for contexts, x_ND, c in zip(both, x, seen)]
             rates = absorption_rates(*data, sae.W_dec.detach(), splits.probes[kind], n, min_auc=GATE)
-            found[f"absorption.{kind}.{view}.fraction"] = rates.fraction_C
-            found[f"absorption.{kind}.{view}.full"] = rates.full_C
+            found[Measure("absorption_fraction", view, LABEL_LEVELS[kind])] = rates.fraction_C
+            found[Measure("absorption_full", view, LABEL_LEVELS[kind])] = rates.full_C
     return found
 
 
@@ -152,7 +152,7 @@ def _firing(
     codes: Any,  # of the test contexts
     parent_latent_P: Tensor,
     child_latent_C: Tensor,
-) -> dict[str, np.ndarray]:
+) -> dict[Measure, np.ndarray]:
     "How often the latents of a child concept and of its parent fire together, and the parent's on the child's words"
     owner_C = splits.parent_of_child_C
     pairs = CoFiring(torch.stack([parent_latent_P[owner_C], child_latent_C], 1).long())
@@ -160,8 +160,7 @@ def _firing(
     given_child_C, given_parent_C = (rate_C.numpy() for rate_C in pairs.compute()[:2])
     on_BP = ((codes.index_BK[:, :, None] == parent_latent_P) & (codes.value_BK != 0)[..., None]).any(1)
     fires = [on_BP[splits.test.child_B == c, p].double().mean() for c, p in enumerate(owner_C.tolist())]
-    found = {"p_parent_given_child": given_child_C, "p_child_given_parent": given_parent_C}
-    return found | {"parent_fires_on_child": torch.stack(fires).numpy()}
+    return dict(zip(CO_FIRING, (given_child_C, given_parent_C, torch.stack(fires).numpy())))
 
 
 # %% ../../nbs/16_experiment/12_probe.ipynb #probe-model
@@ -171,20 +170,20 @@ def probe_model(
     splits: ProbeSplits,  # of its space
     parent_latent_P: Tensor,  # the latent matched to each parent concept
     child_latent_C: Tensor,  # the latent matched to each child concept
-) -> dict[str, np.ndarray]:  # name of the measure → one value per concept, NaN where it cannot be taken
+) -> dict[Measure, np.ndarray]:  # name of the measure → one value per concept, NaN where it cannot be taken
     "Every measure of one model. Cost: two encoder passes over the contexts and some ten fits of sparse probes."
     both, P, C = (splits.train, splits.test), splits.n_parents, len(splits.parent_of_child_C)
     x = [splits.input_map.apply(contexts.resid_BD) for contexts in both]
     codes = [sae.encode(x_BD) for x_BD in x]
-    labels = {"parents": ([c.parent_B for c in both], P), "children": ([c.child_B for c in both], C)}
+    labels = {"parent": ([c.parent_B for c in both], P), "child": ([c.child_B for c in both], C)}
     found = {}
     for level, (label, n) in labels.items():
         data = [ProbeData(*parts) for parts in zip(x, codes, label)]
         for k, scores in sparse_probing(*data, sae.n_latents, n).items():
-            found[f"probe_auc.{level}.k{k}"] = scores.auc_C
+            found[Measure("probe_auc", f"k{k}", level)] = scores.auc_C
     ceiling = splits.probes["hypernym"]
-    found["probe_auc.parents.whole_input"] = np.full(P, np.nan)
-    found["probe_auc.parents.whole_input"][ceiling.concept_C] = ceiling.scores.auc_C
+    found[CEILING] = np.full(P, np.nan)
+    found[CEILING][ceiling.concept_C] = ceiling.scores.auc_C
     found |= _absorptions(sae, splits, [x_BD - sae.dec_bias_D for x_BD in x], codes)
     return found | _firing(splits, codes[1], parent_latent_P, child_latent_C)
 
@@ -201,7 +200,7 @@ def untrained_model(
     splits: ProbeSplits,
     validation: LabelledContexts,  # matches latents to concepts
     seed: int,
-) -> dict[str, np.ndarray]:
+) -> dict[Measure, np.ndarray]:
     "Measures of a dictionary of the baseline's shape before any step"
     sae = new_sae(recipes(run.cfg)["baseline"], run.setup.head.weight_VD.shape[1], seed)
     start_at_mean(sae, splits.input_map)
@@ -300,7 +299,7 @@ class ProbeOutcome(NamedTuple):
     ]  # by kind of label: probes, those that pass our gate, those that pass the published one
 
 # %% ../../nbs/16_experiment/12_probe.ipynb #c024_1
-def _probe_variant(run: RunContext, splits: ProbeSplits, variant: str) -> list[dict[str, np.ndarray]]:  # one per seed
+def _probe_variant(run: RunContext, splits: ProbeSplits, variant: str) -> list[dict[Measure, np.ndarray]]:  # one per seed
     "Measures of one variant's models, at the latents that were matched when it was scored"
     matched = [(s.parents.latent_C.long(), s.children.latent_C.long()) for s in variant_scores(run, variant)]
     models = [load_sae(model_dir(run.run_dir, variant, seed)) for seed in run.seeds]

@@ -140,7 +140,7 @@ def _join(outs: Sequence[SAEOutput]) -> SAEOutput:
     codes = SparseCodes(
         *(rows([F.pad(c, (0, K - c.shape[1])) for c in column]) for column in zip(*(o.codes for o in outs)))
     )
-    hidden = [o.hidden for o in outs]
+    hidden: Any = [o.hidden for o in outs]
     if isinstance(hidden[0], Hidden):
         parents = Pattern(torch.cat([h.parents.index_BK for h in hidden]), hidden[0].parents.n_rows)
         hidden = Hidden(parents, *(torch.cat(column) for column in list(zip(*hidden))[1:]))

@@ -105,9 +105,10 @@ def first_predecessors(
     edges_E2: LongTensor,
 ) -> LongTensor:  # at most one edge per child, the first listed
     "Edges to each child's first parent only."
-    seen: set[int] = set()
-    keep = [e for e, c in enumerate(edges_E2[:, 1].tolist()) if not (c in seen or seen.add(c))]
-    return edges_E2[keep]
+    first = {}
+    for e, c in enumerate(edges_E2[:, 1].tolist()):
+        first.setdefault(c, e)
+    return edges_E2[sorted(first.values())]
 
 # %% ../../nbs/09_validation/00_design.ipynb #c018
 class Study(NamedTuple):

@@ -22,10 +22,10 @@ from .style import NULL_COLOUR, PALETTE, _caption, _figure
 
 # %% ../../nbs/15_visualization/01_geometry.ipynb #c009d
 def _glance_row(ax: Axes, y: int, r: Result, marks: Mapping[str, str]) -> None:
-    "One claim: its nulls spread over the row's height, the model's value on top, the verdict at the edge"
+    "One claim: the model's value, its nulls spread below it, the verdict at the edge"
     bar = lambda x: None if x.low is None else [[max(x.value - x.low, 0)], [max(x.high - x.value, 0)]]
     for place, (name, null) in enumerate(r.nulls.items()):
-        at = y + 0.3 - 0.6 * (place + 0.5) / len(r.nulls)
+        at = y - 0.12 - 0.4 * (place + 0.5) / len(r.nulls)
         ax.errorbar(
             null.value, at, xerr=bar(null), marker=marks[name], ms=3.5, mfc="white", color=".45", lw=0.9, zorder=1
         )

@@ -26,7 +26,10 @@ from polytope_hsae.results import (
 def results_table(
     results: Sequence[Result],  # of one phase
 ) -> pd.DataFrame:  # one row per figure
-    "Results as a reader wants them: value with interval, n, nulls, verdict; columns nothing is in, and the paired gains behind a verdict, are left out"
+    """Results as a reader wants them: value with interval, n, nulls, verdict.
+
+    Columns nothing is in, and the paired gains behind a verdict, are left out.
+    """
     rows = [
         {
             "figure": name_text(r),
@@ -152,8 +155,8 @@ def _dispute(concept: Result, hierarchy: Result, angle: Result) -> str:
     known = {"holds": "is there", "fails": "is not there beyond its nulls"}
     says = lambda r: known.get(r.verdict, "cannot be told from its nulls")
     return (
-        f"- *So, for this model:* a vector for a concept {says(concept)}; a hierarchy, a child's words on a parent that "
-        f"never saw them, {says(hierarchy)}; and the right angle between them, once shared words are removed, is "
+        f"- *So, for this model:* a vector for a concept {says(concept)}; a hierarchy, a child's words on a parent "
+        f"that never saw them, {says(hierarchy)}; and the right angle between them, once shared words are removed, is "
         f"**{angle.verdict}** ({value_text(angle)} from 90°, {angle.target})."
     )
 
