@@ -45,16 +45,19 @@ def _check(branching: Sequence[int], rate: Sequence[float], sibling_cos: float, 
     "ValueError for a tree that cannot be"
     if len(branching) != len(rate) or min(branching) < 1 or not all(0 < q <= 1 for q in rate):
         raise ValueError(
-            f"branching is {list(branching)} and rate {list(rate)}; give one size of at least 1 and one rate in (0, 1] per level"
+            f"branching is {list(branching)} and rate {list(rate)}; "
+            "give one size of at least 1 and one rate in (0, 1] per level"
         )
     if not 0 <= sibling_cos <= 1 or (co_firing is not None and not 0 <= co_firing < 1):
         raise ValueError(
-            f"sibling_cos is {sibling_cos} and co_firing {co_firing}; both are correlations from 0 to 1, co_firing below 1"
+            f"sibling_cos is {sibling_cos} and co_firing {co_firing}; "
+            "both are correlations from 0 to 1, co_firing below 1"
         )
     crowded = [(b, q) for b, q in zip(branching[1:], rate[1:]) if co_firing is None and b * q > 1 + 1e-9]
     if crowded:
         raise ValueError(
-            f"{crowded[0][0]} siblings that exclude each other cannot fire at rate {crowded[0][1]} each: lower the rate to 1/{crowded[0][0]}, or set co_firing"
+            f"{crowded[0][0]} siblings that exclude each other cannot fire at rate {crowded[0][1]} each: "
+            f"lower the rate to 1/{crowded[0][0]}, or set co_firing"
         )
 
 # %% ../nbs/14_synthetic.ipynb #c009

@@ -23,7 +23,6 @@ from .teachers import make_teacher, store_teacher
 from .train import train_variants
 from .variants import Recipe, controls, recipes, taught, untaught, vary
 
-
 # %% ../../nbs/16_experiment/index.ipynb #all
 _all_ = [
     "Recipe",
@@ -52,4 +51,3 @@ _all_ = [
     "variant_scores",
     "vary",
 ]
-

@@ -153,7 +153,9 @@ def targets_of(cfg: Config) -> dict[Score, Target]:
     t = cfg.eval.targets
     return {
         Score("purity", "parent"): Target(f"purity at least {t.purity:+.2f}", t.purity, at_least=True),
-        Score("leakage", "parent"): Target(f"leakage at most {t.leakage:+.0%}", t.leakage, at_least=False, relative=True),
+        Score("leakage", "parent"): Target(
+            f"leakage at most {t.leakage:+.0%}", t.leakage, at_least=False, relative=True
+        ),
         Score("one_minus_ev"): Target(f"1−EV at most {t.parity:+.0%}", t.parity, at_least=False, relative=True),
         Score("one_minus_ce"): Target(f"1−CE at most {t.parity:+.0%}", t.parity, at_least=False, relative=True),
         Score("steering_leakage", "parent"): Target(
@@ -176,7 +178,9 @@ def compare_variants(
     against: str = "baseline",
     controls: Sequence[str] = (),  # variants that stand beside the difference as nulls
 ) -> list[Result]:
-    "Every metric of `eval.metrics` on treated − against, paired, with interval, controls and, where there is a target, a verdict"
+    """Every metric of `eval.metrics` on treated − against, paired, with interval, controls and, where there is a
+    target, a verdict
+    """
     wanted = [METRIC_SCORES[m] for m in cfg.eval.metrics if m in METRIC_SCORES]
     tables = {
         score: {variant: score_table(scores[variant], score) for variant in (treated, against, *controls)}
@@ -208,7 +212,9 @@ def ablation_results(
     seeds: Sequence[int],
     rng: np.random.Generator,
 ) -> list[Result]:
-    "Each further variant against the variant its recipe names, beside the controls of that variant; their verdicts read as the teacher's would"
+    """Each further variant against the variant its recipe names, beside the controls of that variant; their verdicts
+    read as the teacher's would
+    """
     beside = {a: controls(variants, variants[a].against) for a in scores}
     others = [a for a in scores if a not in ("baseline", "teacher", *beside[a])]
     found = [

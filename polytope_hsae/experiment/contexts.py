@@ -24,7 +24,6 @@ from ..core import UserError
 from .setup import RunContext, Setup
 from ..metrics.evaluate import LabelledContexts
 
-
 # %% ../../nbs/16_experiment/01_contexts.ipynb #c006b_1
 def corpus_windows(cfg: Config, loaded: LoadedModel, labels: Labels, split_V: Tensor) -> Packed:
     "The run's corpus: documents dealt to splits and packed in windows. Cost: tokenizing the text."
@@ -65,7 +64,6 @@ def split_contexts(
         raise UserError(f"some of the {len(columns[0])} contexts read hold NaN or infinity: use model.dtype float32")
     return columns
 
-
 # %% ../../nbs/16_experiment/01_contexts.ipynb #c008
 CONTEXT = ("resid", "next_token", "picked")  # columns of the store that make a context
 
@@ -85,7 +83,6 @@ def labelled_contexts(
             parent_B, child_B = label(setup.labels.parent_V), label(setup.labels.child_V)
             yield LabelledContexts(resid_BD.float(), next_B, picked_B == 0, parent_B, child_B)
 
-
 # %% ../../nbs/16_experiment/01_contexts.ipynb #c011_1
 def corpus_examples(
     setup: Setup,
@@ -99,7 +96,6 @@ def corpus_examples(
         others -= int(other_B.sum())
         kept.append(batch.keep((batch.parent_B >= 0) | other_B))
     return LabelledContexts.join(kept)
-
 
 # %% ../../nbs/16_experiment/01_contexts.ipynb #c011_2
 def template_examples(cfg: Config, setup: Setup) -> LabelledContexts:
@@ -119,7 +115,6 @@ def template_examples(cfg: Config, setup: Setup) -> LabelledContexts:
     none_N = torch.full_like(parent_N, -1)  # the prompt ends before the word
     return LabelledContexts(prompt_residuals(setup.loaded, texts), none_N, none_N >= 0, parent_N, child_N)
 
-
 # %% ../../nbs/16_experiment/01_contexts.ipynb #c019
 def activation_store(cfg: Config, setup: Setup, folder: Path) -> ActivationStore:
     """The run's activations: read the corpus when they are not there yet, continue when they are unfinished.
@@ -134,7 +129,6 @@ def activation_store(cfg: Config, setup: Setup, folder: Path) -> ActivationStore
     how = d.capture_batch, d.shard_size_tokens, d.store_dtype, d.outlier_norm
     return capture(setup.loaded, packed, folder, metadata, *how)
 
-
 # %% ../../nbs/16_experiment/01_contexts.ipynb #c020
 def some_contexts(run: RunContext, n: int = 200) -> LabelledContexts:
     """Test contexts from documents drawn at random, for interventions.
@@ -146,4 +140,3 @@ def some_contexts(run: RunContext, n: int = 200) -> LabelledContexts:
     label = lambda of_V: run.setup.own_words(next_N, "test", of_V)
     parent_N, child_N = label(run.setup.labels.parent_V), label(run.setup.labels.child_V)
     return LabelledContexts(rows["resid"][chosen].float(), next_N, torch.ones_like(next_N) > 0, parent_N, child_N)
-

@@ -24,7 +24,6 @@ from ..results import Null, Result
 from ..stats.paired import Interval, crossed_interval, interval_result, steps_to
 from ..training.logging import read_log
 
-
 # %% ../../nbs/16_experiment/11_curves.ipynb #c010
 CURVES = {
     "val_1-EV": "1 − EV on validation (share)",
@@ -90,7 +89,9 @@ def efficiency_results(
     rng: np.random.Generator,  # of the bootstrap
     controls: Sequence[str] = (),  # variants of the log that stand beside each figure as nulls
 ) -> list[Result]:
-    "Steps each variant of the log takes to the final 1 − EV and purity of the variant its recipe names: mean over seeds, 95 % interval, nulls"
+    """Steps each variant of the log takes to the final 1 − EV and purity of the variant its recipe names: mean over
+    seeds, 95 % interval, nulls
+    """
     budget, logged, results = float(log["step"].max()), list(dict.fromkeys(log["model"])), []
     space = lambda variant: variants[variant].cfg.hsae.space
     for name in LEVELS:
@@ -108,7 +109,9 @@ def efficiency_results(
             i, late = found[variant]
             note = f"{late} of {len(seeds)} seeds never get there in {budget:.0f} steps: a lower bound" if late else ""
             more = dict(nulls=nulls, seeds=list(seeds), note=note)
-            results.append(interval_result(i, "steps_to", variant, "steps", len(seeds), "seeds", condition=name, **more))
+            results.append(
+                interval_result(i, "steps_to", variant, "steps", len(seeds), "seeds", condition=name, **more)
+            )
     return results
 
 # %% ../../nbs/16_experiment/11_curves.ipynb #c010-1
@@ -135,7 +138,6 @@ def same_space(
     "Models whose explained variance may be compared: shares of variance in two metrics may not"
     own = [name for name, recipe in recipes(cfg).items() if recipe.cfg.hsae.space == cfg.hsae.space]
     return frame[frame["model"].isin(own)]
-
 
 # %% ../../nbs/16_experiment/11_curves.ipynb #c010_1-1
 SPREAD = (
@@ -179,7 +181,10 @@ def agreement_results(
     run: RunContext,
     scores: Mapping[str, Sequence[Scores]],  # by variant, one per seed; at least two seeds
 ) -> list[Result]:
-    "Cosine between decoder rows that different seeds match to one parent concept, per variant. Cost: one look at each model's W_dec."
+    """Cosine between decoder rows that different seeds match to one parent concept, per variant.
+
+    Cost: one look at each model's W_dec.
+    """
     results, seeds, S = [], run.seeds, len(run.seeds)
     for variant, found in scores.items() if S > 1 else ():
         with torch.no_grad():

@@ -35,7 +35,6 @@ def describe_setup(setup: Setup) -> str:
         f"and {len(setup.children)} children chosen. Words by split: {', '.join(words)}; no lemma is in two splits."
     )
 
-
 # %% ../../nbs/16_experiment/14_describe.ipynb #c010_2
 def concept_table(setup: Setup) -> pd.DataFrame:  # one row per taught parent
     "The taught parents, their children and a few of their words"
@@ -74,7 +73,6 @@ def store_table(run: RunContext) -> pd.DataFrame:  # one row per split
             }
         )
     return pd.DataFrame(rows)
-
 
 # %% ../../nbs/16_experiment/14_describe.ipynb #c013_1
 def setup_metadata(run: RunContext) -> dict[str, int]:

@@ -20,12 +20,10 @@ from ..models.files import save_sae
 from ..training.init import save_input_map
 from ..training.step import TrainSpec
 
-
 # %% ../../nbs/16_experiment/07_folder.ipynb #c009a
 def model_dir(run_dir: Path, variant: str, seed: int) -> Path:
     "Where a trained model, its input map and its scores are kept"
     return run_dir / "checkpoints" / variant / f"seed_{seed}"
-
 
 # %% ../../nbs/16_experiment/07_folder.ipynb #c009a_1
 def work_dir(
@@ -57,10 +55,8 @@ def variant_scores(run: RunContext, variant: str) -> list[Scores]:  # one per se
     "The scores phases 2 and 3 left. Raises UserError when they are missing."
     return [load_scores(model_dir(run.run_dir, variant, seed) / "scores.json") for seed in run.seeds]
 
-
 # %% ../../nbs/16_experiment/07_folder.ipynb #c012_4
 def teacher_cosines(run: RunContext, variant: str) -> np.ndarray:  # seeds × taught rows
     "Cosine of each taught decoder row of a variant to where it started"
     folders = [model_dir(run.run_dir, variant, seed) for seed in run.seeds]
     return np.array([json.loads((folder / "teacher_cosine.json").read_text()) for folder in folders])
-

@@ -45,7 +45,6 @@ from ..validation.validate import DRAWS, GeometryValidation, compare_metrics, va
 from ..visualization.geometry import Matrix
 from ..visualization.tables import display_name
 
-
 # %% ../../nbs/16_experiment/04_geometry_tests.ipynb #c006
 class GeometryTests(NamedTuple):
     "A set of concepts under the test."
@@ -81,7 +80,10 @@ def untrained_rows(cfg: Config, setup: Setup) -> Tensor:  # [V, D], unified spac
 
 # %% ../../nbs/16_experiment/04_geometry_tests.ipynb #c010
 def other_part_of_speech(cfg: Config, setup: Setup) -> tuple[str, ConceptSet]:
-    "`verbs` and their concepts when nouns are taught, else `nouns`. Raises UserError when the vocabulary holds none of them."
+    """`verbs` and their concepts when nouns are taught, else `nouns`.
+
+    Raises UserError when the vocabulary holds none of them.
+    """
     name = "verbs" if cfg.concepts.pos == "noun" else "nouns"
     wordnet = load_wordnet(cfg.concepts.wordnet)
     return name, build_concepts(wordnet, setup.loaded.tokenizer, name[0], cfg.geometry.min_vocab_count)
@@ -96,7 +98,10 @@ def under_other_metrics(
     main: GeometryTests,  # under the run's own metric
     n_draws: int = 5,  # shuffles per metric, whose mean the gains are taken over
 ) -> list[Result]:
-    "The primary claims under each of `eval.validation.metrics`, and the paired gain of the run's own. Cost: 1 + n_draws estimations per metric."
+    """The primary claims under each of `eval.validation.metrics`, and the paired gain of the run's own.
+
+    Cost: 1 + n_draws estimations per metric.
+    """
     found = {}
     for name in cfg.eval.validation.metrics:
         whitening, shrinkage = METRIC_ABLATIONS[name]
@@ -119,7 +124,10 @@ def under_other_metrics(
 
 # %% ../../nbs/16_experiment/04_geometry_tests.ipynb #c015
 def as_published(cfg: Config, setup: Setup) -> tuple[pd.DataFrame, list[Result]]:
-    "The paper's statistics by the paper's rules, as a table and as results of variant `published`. Cost: building the sets (about 15 s for 49,152 tokens) and three estimations."
+    """The paper's statistics by the paper's rules, as a table and as results of variant `published`.
+
+    Cost: building the sets (about 15 s for 49,152 tokens) and three estimations.
+    """
     wordnet, rng = load_wordnet(cfg.concepts.wordnet), np.random.default_rng(cfg.run.seed)
     c = build_concepts(wordnet, setup.loaded.tokenizer, cfg.concepts.pos[0], cfg.geometry.min_vocab_count, rule="park")
     study = plan_study(c.token_sets, c.edges_E2, c.depth_S, c.subtree_S, c.lemma_V, rng, to_the_letter=True)
@@ -141,7 +149,9 @@ def published_results(
     n_synsets: int,
     n_edges: int,
 ) -> list[Result]:
-    "Medians over nodes beside the medians under the published controls; no verdict, because these are the statistics in dispute."
+    """Medians over nodes beside the medians under the published controls; no verdict, because these are the
+    statistics in dispute.
+    """
     results = []
     for name, row in table.iterrows():
         middle = {c: row[c, "median"] for c in table.columns.levels[0] if np.isfinite(row[c, "median"])}
@@ -164,7 +174,9 @@ def published_results(
 def beside_published(
     table: pd.DataFrame,  # of `like_published`
 ) -> pd.DataFrame:  # statistic × source, medians
-    "Our medians beside those read from the paper's figures and those of the independent replication on the embedded model."
+    """Our medians beside those read from the paper's figures and those of the independent replication on the embedded
+    model.
+    """
     ours = pd.DataFrame({("here", c): table[c, "median"] for c in table.columns.levels[0]})
     both = pd.concat([ours, PUBLISHED], axis=1).stack(level=1, future_stack=True)
     both.index.names = ["statistic", "rows"]
@@ -179,7 +191,6 @@ def antonym_tests(run: RunContext) -> list[Result]:
     pairs = antonym_pairs(load_wordnet(run.cfg.concepts.wordnet), word_V)
     emotions, _ = opposed_class_result(g_VD, emotion_words(word_V), ("joy", "sadness"), rng)
     return [antonym_result(g_VD, pairs, rng, n_boot=run.cfg.eval.n_bootstrap), emotions]
-
 
 # %% ../../nbs/16_experiment/04_geometry_tests.ipynb #c020
 class Control(NamedTuple):
@@ -222,7 +233,6 @@ def steer_concepts(
     ]
     return Steered(doses, shifts, results)
 
-
 # %% ../../nbs/16_experiment/04_geometry_tests.ipynb #h001
 def _hulls(tested: GeometryTests, rng: np.random.Generator, n_hulls: int) -> HullPlan:
     "Every family's own hull, its held-out words, and hulls of unrelated concepts of the same sizes"
@@ -231,7 +241,6 @@ def _hulls(tested: GeometryTests, rng: np.random.Generator, n_hulls: int) -> Hul
     words_F = [word_N[family_N == f].unique() for f in range(len(plan.parents_F))]
     train_S = torch.tensor([len(t) for t in study.lemma_train])
     return plan_hulls(study.token_sets, train_S, [torch.from_numpy(v) for v in plan.vertex_F], words_F, rng, n_hulls)
-
 
 # %% ../../nbs/16_experiment/04_geometry_tests.ipynb #hull-result
 def _hull_result(
@@ -254,7 +263,6 @@ def _hull_result(
     verdict, effect = larger_verdict(p, low - chance, high - chance, 0.05), paired_effect(value_F - chance)
     more = dict(unit=unit, n=len(value_F), n_unit="families", nulls=nulls, verdict=verdict, effect_size=effect)
     return Result(statistic=statistic, level="family", value=float(np.median(value_F)), low=low, high=high, **more)
-
 
 # %% ../../nbs/16_experiment/04_geometry_tests.ipynb #hull-containment
 def hull_containment(
@@ -282,7 +290,6 @@ def hull_containment(
         result("random_hull_farther", "share of pairs", 0.5, lambda test: test.farther_F),
         result("own_hull_nearer_by", "share of squared distance", 0.0, lambda test: test.gain_F),
     ]
-
 
 # %% ../../nbs/16_experiment/04_geometry_tests.ipynb #c023
 ZOOM = ("animal.n.01", "plant.n.02", "scientist.n.01", "body_part.n.01", "vehicle.n.01", "food.n.01")
@@ -330,7 +337,6 @@ def neighbourhood_panels(
         Matrix("shuffled rows", shuffled_rows, "cosine", names, names),
     ]
     return panels, f"{len(nodes)} concepts under {names[0]} and other roots, each root followed by what lies under it."
-
 
 # %% ../../nbs/16_experiment/04_geometry_tests.ipynb #c026
 def plane(
@@ -389,7 +395,6 @@ def edge_planes(
     names = [display_name(tested.concepts.names[s]) for s in (parent, child)]
     return drawn, f"projection on {names[0]} (share)", f"on what {names[1]} adds (share)"
 
-
 # %% ../../nbs/16_experiment/04_geometry_tests.ipynb #c029
 def family_points(
     g_VD: Tensor,  # unembedding rows in the unified space
@@ -411,7 +416,7 @@ def family_points(
 def example_family(
     tested: GeometryTests,
     size: int,  # vertices
-    max_words: int = 40,  # held-out words of a vertex: what a picture can show, and a kind of thing rather than an abstraction
+    max_words: int = 40,  # held-out words of a vertex: what a picture can show, a kind of thing and no abstraction
 ) -> list[int]:  # synset numbers, most held-out words first; empty when there is no such family
     "The `size` members with most held-out words, of the family whose smallest of these has most."
     plan, best = tested.validation.plan, []
@@ -437,7 +442,6 @@ def example_polytopes(
         for n, nodes in families.items()
         if nodes
     ]
-
 
 # %% ../../nbs/16_experiment/04_geometry_tests.ipynb #l001
 def layer_results(

@@ -28,7 +28,6 @@ from .contexts import activation_store, corpus_windows, split_contexts
 from .setup import RunContext, Setup, training_seeds
 from ..geometry.causal import CausalGeometry, causal_geometry, load_geometry, save_geometry
 
-
 # %% ../../nbs/16_experiment/02_prepare.ipynb #c006d
 def measure_geometry(
     cfg: Config,
@@ -54,7 +53,6 @@ def measure_geometry(
         raise UserError(f"{path} is missing, the metric '{cfg.geometry.whitening}' of this run: run phase 1 first")
     return load_geometry(path).to(head.weight_VD.device)
 
-
 # %% ../../nbs/16_experiment/02_prepare.ipynb #c006e
 def prepare(
     cfg: Config,  # the run's configuration
@@ -78,15 +76,16 @@ def prepare(
     geometry = measure_geometry(cfg, loaded, head, labels, split_V, run_dir / "geometry.safetensors", build)
     return Setup(loaded, head, geometry, geometry.tokens(head.weight_VD), concepts, selection, split_V, labels)
 
-
 # %% ../../nbs/16_experiment/02_prepare.ipynb #open-run
 def open_run(
     cfg: Config,
     run_dir: Path,
     build: bool = False,  # build the concepts and read the corpus (phase 1) instead of reading them back
 ) -> RunContext:
-    "Everything a phase needs. Raises UserError when an earlier phase has not left it. Cost: that of `prepare` and `activation_store`."
+    """Everything a phase needs.
+
+    Raises UserError when an earlier phase has not left it. Cost: that of `prepare` and `activation_store`.
+    """
     setup = prepare(cfg, run_dir, build)
     store = activation_store(cfg, setup, run_dir / "activations")
     return RunContext(cfg, setup, store, run_dir, training_seeds(cfg), np.random.default_rng(cfg.run.seed))
-

@@ -60,7 +60,6 @@ def probe_contexts(
     letter_V = first_letters(setup.loaded.tokenizer.convert_ids_to_tokens(range(len(setup.split_V))))
     return found._replace(letter_B=setup.own_words(found.next_token_B, split, letter_V))
 
-
 # %% ../../nbs/16_experiment/12_probe.ipynb #c010
 class ProbeSplits(NamedTuple):
     "The contexts every variant is read on, in one space."
@@ -92,7 +91,6 @@ def _of_kind(kind: str, contexts: LabelledContexts, x_ND: Tensor, codes: Any, n_
     data = ProbeData(x_ND, codes, label_kinds(contexts, n_parents)[kind][0])
     return data.keep(data.label_N >= 0) if kind == "letters" else data
 
-
 # %% ../../nbs/16_experiment/12_probe.ipynb #probe-splits
 def probe_splits(
     train: LabelledContexts,  # fits
@@ -109,7 +107,6 @@ def probe_splits(
         data = [_of_kind(kind, contexts, x_ND, None, n_parents) for contexts, x_ND in zip(splits, x)]
         probes[kind] = dense_probes(*data[:2], n, validation=data[2], penalties=PENALTIES)
     return ProbeSplits(train, test, input_map, probes, n_parents, parent_of_child_C)
-
 
 # %% ../../nbs/16_experiment/12_probe.ipynb #probe-label-levels
 LABEL_LEVELS = {"hypernym": "parent", "letters": "letter"}  # kind of label → level
@@ -145,7 +142,6 @@ def _absorptions(sae: Any, splits: ProbeSplits, x: list[Tensor], codes: list) ->
             found[Measure("absorption_full", view, LABEL_LEVELS[kind])] = rates.full_C
     return found
 
-
 # %% ../../nbs/16_experiment/12_probe.ipynb #c011_1
 def _firing(
     splits: ProbeSplits,
@@ -161,7 +157,6 @@ def _firing(
     on_BP = ((codes.index_BK[:, :, None] == parent_latent_P) & (codes.value_BK != 0)[..., None]).any(1)
     fires = [on_BP[splits.test.child_B == c, p].double().mean() for c, p in enumerate(owner_C.tolist())]
     return dict(zip(CO_FIRING, (given_child_C, given_parent_C, torch.stack(fires).numpy())))
-
 
 # %% ../../nbs/16_experiment/12_probe.ipynb #probe-model
 @torch.inference_mode()
@@ -186,7 +181,6 @@ def probe_model(
     found[CEILING][ceiling.concept_C] = ceiling.scores.auc_C
     found |= _absorptions(sae, splits, [x_BD - sae.dec_bias_D for x_BD in x], codes)
     return found | _firing(splits, codes[1], parent_latent_P, child_latent_C)
-
 
 # %% ../../nbs/16_experiment/12_probe.ipynb #c017
 PROBES_SMALLER_IS_BETTER = ("absorption_fraction", "absorption_full")  # statistics of which less is better
@@ -224,7 +218,9 @@ def probe_results(
     seeds: Sequence[int],
     rng: np.random.Generator,
 ) -> list[Result]:
-    "Every reading of every variant: mean over concepts and seeds, interval, n, and the untrained dictionary's mean over the same concepts"
+    """Every reading of every variant: mean over concepts and seeds, interval, n, and the untrained dictionary's mean
+    over the same concepts
+    """
     results = []
     for variant, arrays in found.items():
         for measure in arrays[0]:
@@ -247,7 +243,9 @@ def probe_comparisons(
     rng: np.random.Generator,
     controls: Sequence[str] = (),  # variants that stand beside the difference as nulls
 ) -> list[Result]:
-    "Teacher minus baseline for every reading, paired over seeds and concepts, with the controls and the untrained dictionary as nulls"
+    """Teacher minus baseline for every reading, paired over seeds and concepts, with the controls and the untrained
+    dictionary as nulls
+    """
     results = []
     for measure in (m for m in found["teacher"][0] if m != CEILING):  # which is the same for both
         table = {variant: stacked(found[variant], measure) for variant in ("teacher", "baseline", *controls)}
@@ -299,19 +297,19 @@ class ProbeOutcome(NamedTuple):
     ]  # by kind of label: probes, those that pass our gate, those that pass the published one
 
 # %% ../../nbs/16_experiment/12_probe.ipynb #c024_1
-def _probe_variant(run: RunContext, splits: ProbeSplits, variant: str) -> list[dict[Measure, np.ndarray]]:  # one per seed
+def _probe_variant(
+    run: RunContext, splits: ProbeSplits, variant: str
+) -> list[dict[Measure, np.ndarray]]:  # one per seed
     "Measures of one variant's models, at the latents that were matched when it was scored"
     matched = [(s.parents.latent_C.long(), s.children.latent_C.long()) for s in variant_scores(run, variant)]
     models = [load_sae(model_dir(run.run_dir, variant, seed)) for seed in run.seeds]
     return [probe_model(sae, splits, *latents) for sae, latents in zip(models, matched)]
-
 
 # %% ../../nbs/16_experiment/12_probe.ipynb #gates
 def _gates(probes: Mapping[str, DenseProbes]) -> dict[str, tuple[int, int, int]]:
     "By kind of label: probes, those that pass our gate, those that pass the published one"
     count = lambda p: (len(p.concept_C), int((p.scores.auc_C > GATE).sum()), int((p.scores.f1_C > 0.6).sum()))
     return {kind: count(p) for kind, p in probes.items()}
-
 
 # %% ../../nbs/16_experiment/12_probe.ipynb #probe-variants
 def probe_variants(
@@ -335,4 +333,3 @@ def probe_variants(
     results = probe_results(found, untrained, run.seeds, run.rng)
     comparisons = probe_comparisons(found, untrained, run.seeds, run.rng, controls)
     return ProbeOutcome(results, comparisons, _gates(next(iter(splits.values())).probes))
-

@@ -17,7 +17,6 @@ from ..metrics.evaluate import LabelledContexts, Scores, evaluate, save_scores
 from ..models.files import load_sae
 from ..training.init import load_input_map
 
-
 # %% ../../nbs/16_experiment/09_score.ipynb #c012
 RANDOM_CONTEXTS = 2**13  # behind reconstruction and cross-entropy
 
@@ -50,4 +49,3 @@ def score_variants(
     seeds = run.seeds
     found = list(side_by_side(score, [model_dir(run.run_dir, name, seed) for name in names for seed in seeds]))
     return {name: found[i * len(seeds) : (i + 1) * len(seeds)] for i, name in enumerate(names)}
-

@@ -21,7 +21,6 @@ from ..config import Config, load_config
 from ..estimators.teacher import Teacher, save_teacher
 from ..geometry.causal import CausalGeometry, causal_geometry
 
-
 # %% ../../nbs/16_experiment/00_setup.ipynb #c006
 class Setup(NamedTuple):
     "What a run is about: the model, its geometry, its concepts."
@@ -58,7 +57,6 @@ class Setup(NamedTuple):
         "A label of each token, given one per token of the vocabulary; −1 where its lemma is not in the split"
         return torch.where(self.split_V[token_N] == SPLITS[split], of_V[token_N], -1)
 
-
 # %% ../../nbs/16_experiment/00_setup.ipynb #run-context
 class RunContext(NamedTuple):
     "One phase of one run."
@@ -70,12 +68,10 @@ class RunContext(NamedTuple):
     seeds: Sequence[int]  # of training; one model of every variant each
     rng: np.random.Generator  # of the phase: intervals, and what is drawn at random
 
-
 # %% ../../nbs/16_experiment/00_setup.ipynb #training-seeds
 def training_seeds(cfg: Config) -> list[int]:
     "`run.seed` and its successors, `eval.seeds` of them"
     return [cfg.run.seed + i for i in range(cfg.eval.seeds)]
-
 
 # %% ../../nbs/16_experiment/00_setup.ipynb #planted-concepts
 def planted_concepts(
@@ -107,7 +103,6 @@ def planted_concepts(
         words[:n],
     )
 
-
 # %% ../../nbs/16_experiment/00_setup.ipynb #mini-tokenizer
 def _tokenizer(words: Sequence[str]) -> Any:
     "A tokenizer that knows these words, each with the space before it; whatever else it reads is the last of them."
@@ -119,7 +114,6 @@ def _tokenizer(words: Sequence[str]) -> Any:
     inner.pre_tokenizer = pre_tokenizers.ByteLevel(add_prefix_space=True)
     inner.decoder = decoders.ByteLevel()
     return PreTrainedTokenizerFast(tokenizer_object=inner)
-
 
 # %% ../../nbs/16_experiment/00_setup.ipynb #planted-model
 def planted_model(
@@ -143,7 +137,6 @@ def planted_model(
     block.self_attn.v_proj.weight.copy_(torch.eye(D))
     block.self_attn.o_proj.weight.copy_(torch.eye(D))
     return LoadedModel(model, _tokenizer(words), "planted")
-
 
 # %% ../../nbs/16_experiment/00_setup.ipynb #planted-setup
 def planted_setup(
@@ -170,7 +163,6 @@ def planted_setup(
     head = unembedding(loaded.model, loaded.tokenizer)
     return Setup(loaded, head, geometry, geometry.tokens(gamma_VD), concepts, selection, split_V, labels)
 
-
 # %% ../../nbs/16_experiment/00_setup.ipynb #planted-teacher
 def planted_teacher(setup: Setup) -> Teacher:
     "The vectors that a planted setup was made with, up to noise: means over all words of a concept."
@@ -180,7 +172,6 @@ def planted_teacher(setup: Setup) -> Teacher:
     vectors = mean(setup.selection.parents), mean(children)
     return Teacher(setup.parents, names, setup.parent_of_child_C, *vectors, words, "planted", "causal", "")
 
-
 # %% ../../nbs/16_experiment/00_setup.ipynb #planted-store
 def planted_store(
     setup: Setup,
@@ -189,7 +180,9 @@ def planted_store(
     noise: float = 0.3,  # of a context, in the unified space
     seed: int = 0,
 ) -> ActivationStore:
-    "Contexts of planted concepts: seven of eight are followed by a word of theirs, a quarter of the documents are picked."
+    """Contexts of planted concepts: seven of eight are followed by a word of theirs, a quarter of the documents are
+    picked.
+    """
     gen, child_CD = torch.Generator().manual_seed(seed), planted_teacher(setup).child_CD
     number_N, draw_N = torch.arange(n), torch.randint(2**31, (n,), generator=gen)
     split_N, doc_N = number_N * 3 // n, number_N // 32
@@ -205,7 +198,6 @@ def planted_store(
     writer.flush(n, {"read": n, "stored": n}, complete=True)
     return ActivationStore(folder)
 
-
 # %% ../../nbs/16_experiment/00_setup.ipynb #miniature-settings
 MINIATURE = (  # settings of a run in miniature
     "run.seed=1",
@@ -219,7 +211,6 @@ MINIATURE = (  # settings of a run in miniature
     "logging.log_every=10",
 )
 
-
 # %% ../../nbs/16_experiment/00_setup.ipynb #planted-run
 def planted_run(
     folder: Path | str,  # of the run; gets a store and a teacher
@@ -231,4 +222,3 @@ def planted_run(
     save_teacher(planted_teacher(setup), folder)
     store, rng = planted_store(setup, Path(folder) / "activations"), np.random.default_rng(cfg.run.seed)
     return RunContext(cfg, setup, store, Path(folder), training_seeds(cfg), rng)
-

@@ -40,7 +40,6 @@ from polytope_hsae.steering import (
 )
 from ..visualization.tables import display_name
 
-
 # %% ../../nbs/16_experiment/13_steer.ipynb #c006
 class Level(NamedTuple):
     "One level of the hierarchy: which concepts are steered, and on what they are measured."
@@ -61,13 +60,14 @@ def _able(setup: Setup, examples: LabelledContexts, worded_C: Tensor) -> Tensor:
     able_C &= torch.bincount(owner_C[able_C], minlength=P)[owner_C] > 1
     return able_C.nonzero()[:, 0]
 
-
 # %% ../../nbs/16_experiment/13_steer.ipynb #levels
 def levels(
     setup: Setup,
     examples: LabelledContexts,  # training contexts
 ) -> list[Level]:  # parents; children too, when two of them can be measured
-    "Parents, and children with test words (those of validation chose the latents), training contexts and such a sibling"
+    """Parents, and children with test words (those of validation chose the latents), training contexts and such a
+    sibling
+    """
     P, owner_C = len(setup.parents), setup.parent_of_child_C
     parents = setup.words(setup.selection.parents, "test")
     children = setup.words([node for _, node in setup.children], "test")
@@ -83,7 +83,6 @@ def levels(
         found.append(Level("child", kept, words, torch.arange(len(kept)), *family_masks(owner_C[kept])))
     return found
 
-
 # %% ../../nbs/16_experiment/13_steer.ipynb #c010
 def _latent_rows(run: RunContext, level: Level, variant: str, unit_ND: Tensor) -> list[Tensor]:  # N×D, one per seed
     "Decoder rows of the latents matched to a level's concepts, in the unified space, as long as the teacher's units"
@@ -95,7 +94,6 @@ def _latent_rows(run: RunContext, level: Level, variant: str, unit_ND: Tensor) -
         return equal_norm(latent_directions(sae.W_dec, latent_N, run.setup.geometry, space), unit_ND)
 
     return [rows(seed, scores) for seed, scores in zip(run.seeds, variant_scores(run, variant))]
-
 
 # %% ../../nbs/16_experiment/13_steer.ipynb #level-directions
 def level_directions(
@@ -120,7 +118,6 @@ def level_directions(
     found["random"] = [random_directions(unit_ND, torch.Generator().manual_seed(s)) for s in run.seeds]
     return found
 
-
 # %% ../../nbs/16_experiment/13_steer.ipynb #c012
 class Steering(NamedTuple):
     "Outcome of the steering of all variants."
@@ -143,7 +140,6 @@ def _steered(
     of |= dict(alphas=tuple(run.cfg.eval.steering_magnitudes))
     edit_ND = run.setup.geometry.steering(direction_ND)
     return steer(contexts.resid_BD, edit_ND, level.words, level.target_N, head.weight_VD, **of)
-
 
 # %% ../../nbs/16_experiment/13_steer.ipynb #steer-variants
 def steer_variants(
@@ -169,7 +165,6 @@ def steer_variants(
     columns = ["on_target", "off_target", "success", "selectivity", "cohen_d", "kl", "nll", "perplexity"]
     table = pd.concat(tables).groupby(["level", "method", "alpha"], sort=False)[columns].mean().reset_index()
     return Steering(results, table, comparisons, kept)
-
 
 # %% ../../nbs/16_experiment/13_steer.ipynb #c013
 def steering_comparisons(
@@ -231,7 +226,10 @@ def steered_texts(
     alphas: Sequence[float] = (1.0, 2.0),
     max_new_tokens: int = 12,
 ) -> pd.DataFrame:  # one row per concept, method and magnitude, first the model as it is; one column per prompt
-    "Greedy continuations without and with each edit of the final residual. Cost: one generation per prompt, all edits side by side."
+    """Greedy continuations without and with each edit of the final residual.
+
+    Cost: one generation per prompt, all edits side by side.
+    """
     rows, edits = [("–", "none", 0.0)], [torch.zeros_like(next(iter(directions.values()))[0])]
     for p in concepts:
         for method, direction_ND in directions.items():

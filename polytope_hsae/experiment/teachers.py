@@ -21,7 +21,6 @@ from .setup import RunContext, Setup
 from ..metrics.evaluate import LabelledContexts
 from ..stats import nulls
 
-
 # %% ../../nbs/16_experiment/03_teachers.ipynb #c011a
 def _context_vectors(cfg: Config, setup: Setup, found: LabelledContexts, rng: np.random.Generator | None) -> Tensor:
     "Shrinkage LDA of each concept's contexts against those of the others"
@@ -39,10 +38,8 @@ def _context_vectors(cfg: Config, setup: Setup, found: LabelledContexts, rng: np
     shrinkage = cfg.geometry.lda_shrinkage
     return torch.cat([one_vs_rest_lda(context_ND, l, k, shrinkage) for l, k in zip(labels, sizes) if k])
 
-
 # %% ../../nbs/16_experiment/03_teachers.ipynb #c012
 TOKEN_ESTIMATORS = {"tokens": "lda", "tokens_ridge": "ridge", "tokens_mean": "mean"}  # `teacher.estimator` → method
-
 
 # %% ../../nbs/16_experiment/03_teachers.ipynb #c012_1
 def _vectors(
@@ -56,7 +53,6 @@ def _vectors(
     method = TOKEN_ESTIMATORS[cfg.teacher.estimator]
     rows_VD = setup.g_VD if rng is None else setup.g_VD[nulls.shuffled(len(setup.g_VD), rng)]
     return concept_vectors(rows_VD, words, method, cfg.geometry.lda_shrinkage if method == "ridge" else None)
-
 
 # %% ../../nbs/16_experiment/03_teachers.ipynb #make-teacher
 def make_teacher(
@@ -80,7 +76,6 @@ def make_teacher(
     owner_C = setup.parent_of_child_C
     return Teacher(names[:P], names[P:], owner_C, vectors[:P], vectors[P:], spelled, kind, "causal", settings)
 
-
 # %% ../../nbs/16_experiment/03_teachers.ipynb #c015e
 def map_teacher(cfg: Config, setup: Setup, teacher: Teacher) -> list[TeacherLayer]:
     """The teacher's steering vectors in the stream of every block of `model.layers_probe`.
@@ -100,7 +95,6 @@ def map_teacher(cfg: Config, setup: Setup, teacher: Teacher) -> list[TeacherLaye
         layers.append(TeacherLayer(block, *(v @ found.weight_DE for v in steer), *r2, len(fit_ND), len(held_ND)))
     return layers
 
-
 # %% ../../nbs/16_experiment/03_teachers.ipynb #c015e_1
 def store_teacher(run: RunContext) -> Teacher:
     "Estimate the teacher, carry it to other layers where asked for, and write it to the run's folder"
@@ -108,4 +102,3 @@ def store_teacher(run: RunContext) -> Teacher:
     layers = map_teacher(run.cfg, run.setup, teacher) if run.cfg.teacher.map_to_layer else ()
     save_teacher(teacher, run.run_dir, layers)
     return teacher
-

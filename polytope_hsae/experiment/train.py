@@ -28,10 +28,8 @@ from ..training.logging import wandb_logger
 from ..training.loop import train, validation_error
 from ..training.step import TrainSpec
 
-
 # %% ../../nbs/16_experiment/08_train.ipynb #c031
 VALIDATION_ROWS = 2**14  # contexts behind a validation: enough for the third digit of 1 − EV
-
 
 # %% ../../nbs/16_experiment/08_train.ipynb #c031_1
 BLOCK = 256  # neighbouring contexts that go to the same half
@@ -41,7 +39,6 @@ def validation_contexts(run: RunContext) -> list[LabelledContexts]:
     "Every n-th context of the validation split, at most about VALIDATION_ROWS"
     stride = -(-run.store.split_rows(SPLITS["validation"]) // VALIDATION_ROWS)
     return list(labelled_contexts(run.setup, run.store, "validation", every=stride))
-
 
 # %% ../../nbs/16_experiment/08_train.ipynb #c031_3
 def validation_scores(
@@ -70,7 +67,6 @@ def validation_scores(
 
     return measure
 
-
 # %% ../../nbs/16_experiment/08_train.ipynb #c010_3
 def _train_variant(
     run: RunContext,
@@ -90,14 +86,12 @@ def _train_variant(
         train(named, batches, out_dir=folder, options=options, validate=validate, loggers=[track] if track else [])
     save_models(models, name, run.run_dir)
 
-
 # %% ../../nbs/16_experiment/08_train.ipynb #c041
 def _input_maps(run: RunContext, used: Sequence[Recipe]) -> dict[str, InputMap]:
     "The input map of every space that some recipes work in. Cost: one pass over the training split per space."
     spaces = {"causal": run.setup.geometry, "euclidean": None}
     resid = lambda: (part["resid"] for part in run.store.stream(SPLITS["train"], ["resid"]))
     return {space: fit_input_map(resid(), spaces[space]) for space in {recipe.cfg.hsae.space for recipe in used}}
-
 
 # %% ../../nbs/16_experiment/08_train.ipynb #tune-one
 def _tune(
@@ -114,7 +108,6 @@ def _tune(
     batches = run.store.batches(cfg.training.batch_size_acts, cfg.run.seed, SPLITS["train"])
     error, folder = validation_error([c.resid_BD for c in contexts]), work_dir("tuning", name, recipe, run.run_dir)
     return try_settings(recipe, start, batches, error, folder)
-
 
 # %% ../../nbs/16_experiment/08_train.ipynb #train-variants
 def train_variants(
@@ -137,4 +130,3 @@ def train_variants(
         models = {seed: begin(seed) for seed in run.seeds}
         _train_variant(run, name, recipe, models, contexts, work_dir("training", name, variants[name], run.run_dir))
     return tried
-

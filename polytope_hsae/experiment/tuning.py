@@ -66,7 +66,10 @@ def try_settings(
     validate: Callable[[str, TrainSpec], Mapping[str, float]],  # gives `1-EV`
     folder: Path,  # of this variant's trials
 ) -> list[Trial]:
-    "Try the whole grid; a finished search is read back from `folder`. Cost: trials × steps × batch. Memory: one model and optimiser per trial."
+    """Try the whole grid; a finished search is read back from `folder`.
+
+    Cost: trials × steps × batch. Memory: one model and optimiser per trial.
+    """
     path = folder / "trials.json"
     if not path.exists():
         short, models = recipe._replace(cfg=miniature(recipe.cfg)), {}

@@ -127,7 +127,9 @@ def controls(
     variants: dict[str, Recipe],
     against: str = "baseline",  # the variant whose gains are in question
 ) -> list[str]:
-    "Variants that say what a gain over another is owed to: rows from shuffled words, turned rows, the same stages without a teacher, a decoder that never moves"
+    """Variants that say what a gain over another is owed to: rows from shuffled words, turned rows, the same stages
+    without a teacher, a decoder that never moves
+    """
     answers = lambda r: r.start in ("shuffled", "rotated") or r.frozen or (r.two_stages and r.start == "random")
     return [name for name, recipe in variants.items() if recipe.against == against and answers(recipe)]
 
@@ -142,7 +144,9 @@ def flat_like(
     flat: Flat,
     generator: torch.Generator | None = None,  # draws the rows
 ) -> FlatSAE:
-    "A flat model with random rows, of a hierarchical model's L0 and size; parameters are matched to within one latent. ValueError when fewer than L0 latents fit."
+    """A flat model with random rows, of a hierarchical model's L0 and size; parameters are matched to within one
+    latent. ValueError when fewer than L0 latents fit.
+    """
     k = sae.topk_parent * (1 + sae.topk_child)
     n_latents = sae.n_latents if flat.match == "latents" else free_parameters(sae) // (2 * sae.d + 1)
     shared = dict(dead_after=sae.dead_after, generator=generator)

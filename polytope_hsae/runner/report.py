@@ -59,7 +59,9 @@ def _row(phase: int, r: Result, nulls: str) -> Row:
 
 # %% ../../nbs/17_runner/01_report.ipynb #c009_2
 def verdict_rows(run: RunResults) -> list[Row]:
-    "Every figure with a target or a verdict, targets first, beside the null nearest to it; the paired gains behind a verdict stay in the full table"
+    """Every figure with a target or a verdict, targets first, beside the null nearest to it; the paired gains behind
+    a verdict stay in the full table
+    """
     found = [
         (p, r) for p, phase in run.phases.items() for r in phase.results if (r.target or r.verdict) and r.kind != "gain"
     ]
@@ -167,10 +169,15 @@ def fragment(
 STYLE = """
 body{font:16px/1.55 system-ui,sans-serif;color:#1b1f24;max-width:72rem;margin:2rem auto;padding:0 1rem}
 h1{font-size:1.9rem} h2{margin-top:2.5rem;border-bottom:1px solid #d0d7de} img,svg{max-width:100%;height:auto}
-table{border-collapse:collapse;font-size:.86rem;margin:1rem 0;display:block;overflow-x:auto} th,td{border:1px solid #d0d7de;padding:.3rem .55rem;text-align:left;vertical-align:top}
-th{background:#f3f5f7} pre,code{font:.84rem/1.45 ui-monospace,monospace} pre{background:#f6f8fa;padding:.7rem;overflow-x:auto}
-blockquote{color:#57606a;border-left:3px solid #d0d7de;margin-left:0;padding-left:1rem} summary{cursor:pointer;margin:1rem 0}
-.v-holds,.v-met{background:#d7f0e4} .v-fails,.v-not-met{background:#fbdcd5} .v-cannot-tell,.v-not-discriminating{background:#fbf0cf}
+table{border-collapse:collapse;font-size:.86rem;margin:1rem 0;display:block;overflow-x:auto}
+th,td{border:1px solid #d0d7de;padding:.3rem .55rem;
+text-align:left;vertical-align:top}
+th{background:#f3f5f7} pre,code{font:.84rem/1.45 ui-monospace,monospace}
+pre{background:#f6f8fa;padding:.7rem;overflow-x:auto}
+blockquote{color:#57606a;border-left:3px solid #d0d7de;margin-left:0;padding-left:1rem}
+summary{cursor:pointer;margin:1rem 0}
+.v-holds,.v-met{background:#d7f0e4}
+.v-fails,.v-not-met{background:#fbdcd5} .v-cannot-tell,.v-not-discriminating{background:#fbf0cf}
 """
 
 # %% ../../nbs/17_runner/01_report.ipynb #c020_1
@@ -183,7 +190,8 @@ _PAGE = jinja2.Template("""<!DOCTYPE html>
 
 # %% ../../nbs/17_runner/01_report.ipynb #c020_2
 _SUMMARY = jinja2.Template("""<h1>{{ title }}</h1>
-<p>Model <code>{{ model }}</code>, seed {{ seed }}, commit <code>{{ commit }}</code>. Intervals are 95 %; a null is the same statistic where the claim is known to be false.</p>
+<p>Model <code>{{ model }}</code>, seed {{ seed }}, commit <code>{{ commit }}</code>. Intervals are 95 %;
+a null is the same statistic where the claim is known to be false.</p>
 <h2>Verdicts</h2>{{ verdicts }}
 <h2>Cost</h2>{{ cost }}
 <details><summary>Every figure ({{ n_figures }})</summary>{{ figures }}</details>
@@ -247,10 +255,8 @@ def metadata_rows(run: RunResults) -> list[tuple[int, str, Any]]:  # phase, what
         for name, value in found.metadata.items():
             what = name.replace("_", " ").replace("seed sd", "standard deviation over seeds")
             if isinstance(value, list):
-                text = (
-                    lambda x: f"{what}: {statistic_text(x['statistic'], level=x['level'])}, {variant_text(x['variant'])}"
-                )
-                rows += [(phase, text(record), record["value"]) for record in value]
+                figure = lambda x: f"{statistic_text(x['statistic'], level=x['level'])}, {variant_text(x['variant'])}"
+                rows += [(phase, f"{what}: {figure(record)}", record["value"]) for record in value]
             else:
                 rows.append((phase, what, value))
     return rows
