@@ -1,7 +1,7 @@
 """Measure the house: doors, floors, sizes of cells, names without a test. Exits 1 when a bound is broken.
 
 `scripts/house.py` prints one line a measure and the first places of each broken bound; `--list` prints all places.
-Notebooks are only read, never run; the order of the folders is that of scripts/importlinter.ini.
+Notebooks are only read, never run; the order of the folders is that of .importlinter.
 """
 
 import argparse
@@ -158,9 +158,9 @@ def imported_doors(cell: Cell, door: str) -> set[str]:
 
 
 def layers() -> list[list[str]]:
-    "The order of scripts/importlinter.ini, lowest first; neighbours on one layer do not import each other"
+    "The order of .importlinter, lowest first; neighbours on one layer do not import each other"
     config = configparser.ConfigParser()
-    config.read(ROOT / "scripts" / "importlinter.ini", encoding="utf-8")
+    config.read(ROOT / ".importlinter", encoding="utf-8")
     lines = config["importlinter:contract:layers"]["layers"].split("\n")
     return [[name.strip(" ()") for name in re.split(r"[|:]", line)] for line in reversed(lines) if line.strip()]
 
@@ -203,7 +203,7 @@ def doors_and_floors(notebooks: list[Notebook]) -> list[Measure]:
         Measure("folders of notebooks without a door (index.ipynb)", len(closed), 0, closed),
         Measure(f"floors, the longest chain of doors ({' > '.join(chain)})", len(chain)),
         Measure("arrows between doors", len(edges)),
-        Measure("imports upwards, sideways or outside scripts/importlinter.ini", len(up), 0, up),
+        Measure("imports upwards, sideways or outside .importlinter", len(up), 0, up),
     ]
 
 
@@ -296,7 +296,7 @@ MEASURES: list[Callable[[list[Notebook]], list[Measure]]] = [
 ]
 
 
-def told(measure: Measure, everything: bool) -> Iterator[str]:
+def lines_of(measure: Measure, everything: bool) -> Iterator[str]:
     "One line a measure, then its places"
     bound = "" if measure.bound is None else f"(at most {measure.bound:g})"
     yield f"{'FAIL' if measure.broken else 'ok  '} {measure.value:6g}  {measure.name} {bound}".rstrip()
@@ -313,7 +313,7 @@ def main() -> int:
     notebooks = read_notebooks()
     measures = [measure for function in MEASURES for measure in function(notebooks)]
     for measure in measures:
-        print(*told(measure, args.list), sep="\n")
+        print(*lines_of(measure, args.list), sep="\n")
     broken = sum(measure.broken for measure in measures)
     print(f"{broken} of {sum(m.bound is not None for m in measures)} bounds are broken")
     return 1 if broken else 0

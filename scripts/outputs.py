@@ -49,8 +49,8 @@ def directives(cell: dict) -> dict[str, list[str]]:
 
 def is_skipped(cell: dict, force: str = "") -> bool:
     "nbdev_test's rule for one code cell"
-    told, flags = directives(cell), set(get_config().tst_flags.split()) - set(force.split())
-    return (told.get("eval:") or [""])[0].lower() == "false" or bool(flags & told.keys())
+    said, flags = directives(cell), set(get_config().tst_flags.split()) - set(force.split())
+    return (said.get("eval:") or [""])[0].lower() == "false" or bool(flags & said.keys())
 
 
 def digest(sources: list[str]) -> str:

@@ -186,7 +186,7 @@ def probe_model(
 PROBES_SMALLER_IS_BETTER = ("absorption_fraction", "absorption_full")  # statistics of which less is better
 
 # %% ../../nbs/16_experiment/12_probe.ipynb #c017_1
-Arrays = Mapping[str, Sequence[dict[Measure, np.ndarray]]]  # variant → one dictionary of readings per seed
+Arrays = Mapping[str, Sequence[dict[Measure, np.ndarray]]]  # variant → one dictionary of measures per seed
 
 # %% ../../nbs/16_experiment/12_probe.ipynb #c017_2
 def untrained_model(
@@ -203,22 +203,22 @@ def untrained_model(
 
 # %% ../../nbs/16_experiment/12_probe.ipynb #c017_3
 def stacked(arrays: Sequence[dict[Measure, np.ndarray]], measure: Measure) -> np.ndarray:  # seeds × concepts
-    "One reading of a variant under every seed"
+    "One measure of a variant under every seed"
     return np.stack([found[measure] for found in arrays])
 
 # %% ../../nbs/16_experiment/12_probe.ipynb #c017_4
 def _usable(tables: Sequence[np.ndarray]) -> bool:
-    "Whether any concept has the reading in every variant and seed"
+    "Whether any concept has the measure in every variant and seed"
     return bool(np.isfinite(np.concatenate(tables)).all(0).any())
 
 # %% ../../nbs/16_experiment/12_probe.ipynb #c018
 def probe_results(
     found: Arrays,
-    untrained: Arrays,  # variant → readings of the untrained dictionary of its space
+    untrained: Arrays,  # variant → measures of the untrained dictionary of its space
     seeds: Sequence[int],
     rng: np.random.Generator,
 ) -> list[Result]:
-    """Every reading of every variant: mean over concepts and seeds, interval, n, and the untrained dictionary's mean
+    """Every measure of every variant: mean over concepts and seeds, interval, n, and the untrained dictionary's mean
     over the same concepts
     """
     results = []
@@ -243,7 +243,7 @@ def probe_comparisons(
     rng: np.random.Generator,
     controls: Sequence[str] = (),  # variants that stand beside the difference as nulls
 ) -> list[Result]:
-    """Teacher minus baseline for every reading, paired over seeds and concepts, with the controls and the untrained
+    """Teacher minus baseline for every measure, paired over seeds and concepts, with the controls and the untrained
     dictionary as nulls
     """
     results = []
@@ -288,13 +288,12 @@ def probe_table(
 
 # %% ../../nbs/16_experiment/12_probe.ipynb #c024
 class ProbeOutcome(NamedTuple):
-    "Outcome of reading all variants."
+    "What was read from all variants."
 
-    results: list[Result]  # every reading of every variant
+    results: list[Result]  # every measure of every variant
     comparisons: list[Result]  # teacher against baseline
-    probed: dict[
-        str, tuple[int, int, int]
-    ]  # by kind of label: probes, those that pass our gate, those that pass the published one
+    probed: dict[str, tuple[int, int, int]]  # by kind of label: probes, how many pass our gate, and the published one
+
 
 # %% ../../nbs/16_experiment/12_probe.ipynb #c024_1
 def _probe_variant(

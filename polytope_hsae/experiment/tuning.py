@@ -119,7 +119,7 @@ def trials_table(
 def trials_metadata(
     tried: Mapping[str, Sequence[Trial]],  # by variant
 ) -> dict[str, float | str]:
-    "The same for `results.json`: `tuning.ARM, lr=…, l1=…` → error, and `tuned.ARM` → what was chosen"
+    "The same for `results.json`: `tuning.VARIANT, lr=…, l1=…` → error, and `tuned.VARIANT` → what was chosen"
     names = {"training.lr": "lr", "hsae.l1_parent": "l1"}
     text = lambda t: ", ".join(f"{names[k]}={v:g}" for k, v in t.values.items() if k in names)
     errors = {f"tuning.{variant}, {text(t)}": t.error for variant, found in tried.items() for t in found}

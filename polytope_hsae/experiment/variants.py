@@ -127,7 +127,7 @@ def controls(
     variants: dict[str, Recipe],
     against: str = "baseline",  # the variant whose gains are in question
 ) -> list[str]:
-    """Variants that say what a gain over another is owed to: rows from shuffled words, turned rows, the same stages
+    """Variants that say what a gain over another is owed to: rows from shuffled words, rotated rows, the same stages
     without a teacher, a decoder that never moves
     """
     answers = lambda r: r.start in ("shuffled", "rotated") or r.frozen or (r.two_stages and r.start == "random")

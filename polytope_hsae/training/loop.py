@@ -56,13 +56,13 @@ def validation_error(
 
 # %% ../../nbs/12_training/07_loop.ipynb #c019
 def _check_specs(specs: Mapping[str, TrainSpec]) -> int:
-    "Steps of the plan. UserError when there is no model, a model's plan cannot work, or plans differ in length."
+    "Steps of the schedule. UserError when there is no model, a model's schedule cannot work, or schedules differ in length."
     if not specs:
         raise UserError("there is no SAE to train: give at least one")
     totals = {name: sum(s.steps for s in spec.stages) for name, spec in specs.items()}
     if len(set(totals.values())) > 1:
         raise UserError(
-            f"the plans have {totals} steps, and models are comparable only after equally many: "
+            f"the schedules have {totals} steps, and models are comparable only after equally many: "
             "give every SAE the same number of steps"
         )
     for name, spec in specs.items():
@@ -92,7 +92,7 @@ def fingerprint(
             "sae": spec.sae.config(),
             "stages": [s._asdict() for s in spec.stages],
             "weights": spec.weights._asdict(),
-            "input_scale": spec.input_map and float(f"{spec.input_map.scale:.6g}"),
+            "input_map": spec.input_map and float(f"{spec.input_map.scale:.6g}"),
             "seed": spec.seed,
         }
     return json.loads(json.dumps(metadata))
