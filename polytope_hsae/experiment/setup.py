@@ -205,11 +205,20 @@ MINIATURE = (  # settings of a run in miniature
     "eval.n_bootstrap=200",
     "concepts.parents=3",
     "concepts.max_children=2",
-    "hsae={m_top: 8, topk_parent: 1, subspace_dim: 4, m_low: 4}",
-    "training={baseline: {steps: 40}, stage_A: {steps: 10}, stage_B: {steps: 30}}",
-    "training={lr: 0.01, lr_warmup: 0, batch_size_acts: 256}",
+    "hsae.m_top=8",
+    "hsae.topk_parent=1",
+    "hsae.subspace_dim=4",
+    "hsae.m_low=4",
+    "training.baseline.steps=40",
+    "training.stage_A.steps=10",
+    "training.stage_B.steps=30",
+    "training.lr=0.01",
+    "training.lr_warmup=0",
+    "training.l1_warmup=0",
+    "training.batch_size_acts=256",
     "logging.log_every=10",
 )
+
 
 # %% ../../nbs/16_experiment/00_setup.ipynb #planted-run
 def planted_run(

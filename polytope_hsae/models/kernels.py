@@ -7,6 +7,7 @@ __all__ = ['k_largest', 'kth_largest', 'Pattern', 'rows_to_contexts', 'contexts_
            'sparse_decode', 'dots_at']
 
 # %% ../../nbs/10_models/00_kernels.ipynb #models-kernels-imports
+import warnings
 from functools import cached_property, wraps
 from typing import Callable
 
@@ -14,6 +15,10 @@ import torch
 import torch.nn.functional as F
 from fastcore.basics import patch
 from torch import Tensor
+
+# %% ../../nbs/10_models/00_kernels.ipynb #sparse-beta
+# the operations used here have been stable since torch 2.0
+warnings.filterwarnings("ignore", message="Sparse CSR tensor support is in beta")
 
 # %% ../../nbs/10_models/00_kernels.ipynb #c004b
 def k_largest(

@@ -56,7 +56,7 @@ def validation_error(
 
 # %% ../../nbs/12_training/07_loop.ipynb #c019
 def _check_specs(specs: Mapping[str, TrainSpec]) -> int:
-    "Steps of the schedule. UserError when there is no model, a model's schedule cannot work, or schedules differ in length."
+    "Steps of the schedule. UserError without a model, for a schedule that cannot work, or for two of unequal length."
     if not specs:
         raise UserError("there is no SAE to train: give at least one")
     totals = {name: sum(s.steps for s in spec.stages) for name, spec in specs.items()}
