@@ -43,7 +43,7 @@ def with_values(recipe: Recipe, values: Mapping[str, float]) -> Recipe:
 
 # %% ../../nbs/16_experiment/06_tuning.ipynb #c006_2
 def miniature(cfg: Config) -> Config:
-    "The same plan in `training.tune.steps` steps, without an early stop"
+    "The same schedule in `training.tune.steps` steps, without an early stop"
     t, steps = cfg.training, cfg.training.tune.steps
     short = lambda n: round(n * steps / t.baseline.steps)
     a = short(t.stage_A.steps)

@@ -169,7 +169,7 @@ def new_sae(
 
 # %% ../../nbs/16_experiment/05_variants.ipynb #c008b_1
 def stages_of(recipe: Recipe) -> list[Stage]:
-    "The plan of a variant; taught rows are slowed only where there are any"
+    "The schedule of a variant; taught rows are slowed only where there are any"
     t = recipe.cfg.training
     if not recipe.two_stages:
         return [Stage("baseline", t.baseline.steps, t.lr, freeze_decoder=recipe.frozen)]
@@ -218,7 +218,7 @@ def start_variant(
     teacher: Teacher,  # of the run, or of a variant that estimates its own
     store: ActivationStore,  # from which the activation estimator makes its control
 ) -> TrainSpec:
-    "One model of a variant before its first step, with its plan"
+    "One model of a variant before its first step, with its schedule"
     cfg, causal = recipe.cfg, recipe.cfg.hsae.space == "causal"
     sae, rows = new_sae(recipe, setup.head.weight_VD.shape[1], seed), None
     generator = torch.Generator().manual_seed(seed)

@@ -262,13 +262,17 @@ def _check_fit(sae: HierarchicalSAE, teacher: Teacher, n_children: int) -> None:
 
 # %% ../../nbs/12_training/02_init.ipynb #c029_1
 def _write_children(sae: HierarchicalSAE, teacher: Teacher, start: Start) -> None:
-    "Child rows as least-squares coordinates of the wanted directions in their parents' frames, of unit length."
+    """Child rows as least-squares coordinates of the wanted directions in their parents' frames, of unit length.
+
+    By QR: what `torch.linalg.lstsq` returns on a CPU differs from process to process in the last digit.
+    """
     P, slots_CK = len(start.parent_dec_PD), (teacher.parent_of_C.to(start.slot_C.device), start.slot_C)
     for rows_MNS, wanted_PKD, frame_MSD in (
         (sae.child_enc_PLS, start.child_enc_PKD, sae.down_PSD),
         (sae.child_dec_PLS, start.child_dec_PKD, sae.up_PSD),
     ):
-        fitted_PKS = torch.linalg.lstsq(frame_MSD[:P].mT, wanted_PKD.mT).solution.mT
+        Q_PDS, R_PSS = torch.linalg.qr(frame_MSD[:P].mT)
+        fitted_PKS = torch.linalg.solve_triangular(R_PSS, Q_PDS.mT @ wanted_PKD.mT, upper=True).mT
         rows_MNS[slots_CK] = _unit(fitted_PKS)[slots_CK]
 
 # %% ../../nbs/12_training/02_init.ipynb #init-from-teacher
