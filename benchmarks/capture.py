@@ -1,6 +1,7 @@
 """Capture beside the bare forward pass: same model, same windows, same process, taken in turns.
 
-The bare loop is `model.model(batch)` over the same windows with nothing kept. A ratio of 1 means that choosing positions,
+The bare loop is `model.model(batch)` over the same windows with nothing kept. A ratio of 1 means that choosing
+positions,
 converting, checksumming and writing shards cost nothing. Run: python benchmarks/capture.py [--windows 128] [--rounds 2]
 """
 
@@ -18,8 +19,8 @@ import numpy as np
 import torch
 
 from polytope_hsae.activations.capture import capture
-from polytope_hsae.assets import iter_texts, load_model, load_wordnet
 from polytope_hsae.activations.corpus import Packed, Plan, opening_tokens, pack, read_documents
+from polytope_hsae.assets import iter_texts, load_model, load_wordnet
 
 
 def windows_of_text(tokenizer, n: int, window: int) -> Packed:
@@ -73,7 +74,8 @@ def main() -> None:
     tokens = packed.input_BW.numel()
     for name, column in zip(("bare forward", "capture"), zip(*times)):
         print(
-            f"{name:12s} {tokens / statistics.median(column):8.0f} tokens/s  (median of {args.rounds}, {tokens} tokens each, {args.threads} threads)"
+            f"{name:12s} {tokens / statistics.median(column):8.0f} tokens/s  "
+            f"(median of {args.rounds}, {tokens} tokens each, {args.threads} threads)"
         )
     print(f"RATIO capture {statistics.median(b / c for b, c in times):.3f}")
 

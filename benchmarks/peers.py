@@ -1,6 +1,8 @@
-"""The other systems of `train_step.py`, each in its own library: a function of (shape, learning rate, device) that returns a `System`.
+"""The other systems of `train_step.py`, each in its own library:
+a function of (shape, learning rate, device) that returns a `System`.
 
-Imported only by worker processes inside the peers' environments. Every step is the library's own: forward, loss, backward, clipping,
+Imported only by worker processes inside the peers' environments. Every step is the library's own: forward, loss,
+backward, clipping,
 decoder normalisation where the library has it, optimizer.
 """
 
@@ -60,7 +62,9 @@ def sae_lens_topk(shape, lr: float, device: str, sparse: bool) -> System:
     optimizer = torch.optim.Adam(sae.parameters(), lr=lr)
 
     def step(x_BD) -> None:
-        given = TrainStepInput(sae_in=x_BD, coefficients={}, dead_neuron_mask=None, n_training_steps=0, is_logging_step=False)
+        given = TrainStepInput(
+            sae_in=x_BD, coefficients={}, dead_neuron_mask=None, n_training_steps=0, is_logging_step=False
+        )
         sae.training_forward_pass(given).loss.backward()
         torch.nn.utils.clip_grad_norm_(sae.parameters(), 1.0)
         optimizer.step()
@@ -77,7 +81,9 @@ def dictionary_learning_topk(shape, lr: float, device: str) -> System:
 
     batch = shape.rule == "batchtopk"
     given = dict(activation_dim=shape.width, dict_size=shape.latents, k=shape.k, lr=lr, device=device)
-    trainer = (BatchTopKTrainer if batch else TopKTrainer)(steps=10_000, warmup_steps=0, layer=0, lm_name="none", **given)
+    trainer = (BatchTopKTrainer if batch else TopKTrainer)(
+        steps=10_000, warmup_steps=0, layer=0, lm_name="none", **given
+    )
     ae, step = trainer.ae, iter(range(1, 10_000))
     reconstruct = (lambda x_BD: ae.decode(ae.encode(x_BD, use_threshold=False))) if batch else ae
     return System(lambda x: torch.from_numpy(x).to(device), lambda x_BD: trainer.update(next(step), x_BD), reconstruct)
@@ -121,7 +127,9 @@ def _leaky(z, offset: float, slope: float):
 
 
 def _jax_system(params: dict, loss: Callable, columns: dict[str, int], lr: float) -> System:
-    "Clipping, Adam and unit decoder vectors around a loss; `columns` names decoder weights and the axis their vectors run along."
+    """Clipping, Adam and unit decoder vectors around a loss; `columns` names decoder weights and the axis their
+    vectors run along.
+    """
     import equinox as eqx
     import jax
     import jax.numpy as jnp
@@ -148,7 +156,9 @@ def _jax_system(params: dict, loss: Callable, columns: dict[str, int], lr: float
 
 
 def jax_published(shape, lr: float, device: str) -> System:
-    """The step as its authors published it (moe_eqx.py, MIT licence): decoders stored by column, top-k by k rounds of argmax, codes masked by scatter.
+    """The step as its authors published it (moe_eqx.py, MIT licence).
+
+    Decoders stored by column, top-k by k rounds of argmax, codes masked by scatter.
 
     Their off-diagonal subtracts a broadcast vector; here it is the diagonal. Statistics for logging are left out.
     """
@@ -207,7 +217,11 @@ def jax_minimal(shape, lr: float, device: str) -> System:
         kept_kn = c_kn * jax.nn.one_hot(c_kn.argmax(1), n) * (z_k > 0)[:, None]
         top_D = z_k @ p["D"][i_k]
         low_D = jnp.einsum("ks,ksd->d", jnp.einsum("kn,kns->ks", kept_kn, p["d"][i_k]), p["U"][i_k])
-        return jnp.square(x_D - top_D - low_D).sum(), jnp.square(x_D - top_D).sum(), jnp.abs(z_M).sum() + jnp.abs(c_kn).sum()
+        return (
+            jnp.square(x_D - top_D - low_D).sum(),
+            jnp.square(x_D - top_D).sum(),
+            jnp.abs(z_M).sum() + jnp.abs(c_kn).sum(),
+        )
 
     def loss(p: dict, x_BD: jax.Array) -> jax.Array:
         whole, top, l1 = (t.mean() for t in jax.vmap(one, (None, 0))(p, x_BD))

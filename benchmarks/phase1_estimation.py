@@ -1,18 +1,24 @@
 """Concept vectors of all noun synsets of the embedded model: the plain computation against ours, in one process.
 
-Plain is the computation of Park et al.: per synset scikit-learn's Ledoit-Wolf, a d x d pseudo-inverse, one product. Ours is
+Plain is the computation of Park et al.: per synset scikit-learn's Ledoit-Wolf, a d x d pseudo-inverse, one product.
+Ours is
 `estimation_plan`. Both get the same float32 vectors and the same two threads. Then the cost of ours is measured as a
-function of the number of synsets, of words per synset, of d, and the cost of the geometry as a function of V and d, on synthetic data.
+function of the number of synsets, of words per synset, of d, and the cost of the geometry as a function of V and d,
+on synthetic data.
 
     python benchmarks/phase1_estimation.py [--plain N] [--save FOLDER]
 
-Prints tables, with --save writes them to FOLDER/phase1_estimation.json (plotted by nbs/benchmarks/phase1_estimation.ipynb), and
-ends with `RATIO phase1 <plain seconds / our seconds, planning included>`. Exits 1 when the answers differ by more than 1e-4.
+Prints tables, with --save writes them to FOLDER/phase1_estimation.json (plotted by
+nbs/benchmarks/phase1_estimation.ipynb), and
+ends with `RATIO phase1 <plain seconds / our seconds, planning included>`. Exits 1 when the answers differ by more
+than 1e-4.
 """
 
 import os
 
-os.environ.update(OMP_WAIT_POLICY="PASSIVE", OMP_NUM_THREADS="2", OPENBLAS_NUM_THREADS="2", TOKENIZERS_PARALLELISM="false")
+os.environ.update(
+    OMP_WAIT_POLICY="PASSIVE", OMP_NUM_THREADS="2", OPENBLAS_NUM_THREADS="2", TOKENIZERS_PARALLELISM="false"
+)
 
 import argparse
 import json
@@ -50,7 +56,9 @@ def plain_vector(x_ND):
 
 
 def side_by_side(n_plain):
-    "Both sides on the embedded model; ours is timed ten times, spread over the plain pass, and averaged, so that a busy machine slows both"
+    """Both sides on the embedded model; ours is timed ten times, spread over the plain pass, and averaged, so that a
+    busy machine slows both
+    """
     loaded = load_model()
     gamma_VD = unembedding(loaded.model, loaded.tokenizer).weight_VD
     t_geometry, geometry = seconds(lambda: causal_geometry(gamma_VD, shrinkage=0.0))
@@ -70,7 +78,8 @@ def side_by_side(n_plain):
     plan_s, ours_s = statistics.mean(t_plan), statistics.mean(t_ours)
     size = plan.size_S
     print(
-        f"\n{len(sets)} noun synsets (Park's rule), {int(size.min())} to {int(size.max())} words, {int((size >= g_VD.shape[1]).sum())} with n >= d = {g_VD.shape[1]}"
+        f"\n{len(sets)} noun synsets (Park's rule), {int(size.min())} to {int(size.max())} words, "
+        f"{int((size >= g_VD.shape[1]).sum())} with n >= d = {g_VD.shape[1]}"
     )
     if len(chosen) < len(sets):
         print(f"plain side extrapolated from {len(chosen)} synsets, evenly spread")
@@ -117,7 +126,8 @@ def growth():
         sets = synthetic_sets(point["synsets"], point["words"], point["vocab"], generator)
         t_plan, plan = seconds(lambda: plan_estimation(sets, point["d"]))
         t_estimate = min(seconds(lambda: estimate_sets(g_VD, plan))[0] for _ in range(2))  # noqa: F821
-        t_geometry = seconds(lambda: causal_geometry(g_VD))[0] if varied in ("vocab", "d") else float("nan")  # noqa: F821
+        measured = varied in ("vocab", "d")
+        t_geometry = seconds(lambda: causal_geometry(g_VD))[0] if measured else float("nan")  # noqa: F821
         rows.append(dict(varied=varied, **point, plan_s=t_plan, estimate_s=t_estimate, geometry_s=t_geometry))
         del g_VD  # flake8 takes it for undefined in the calls above
     return pd.DataFrame(rows)
@@ -137,7 +147,12 @@ if __name__ == "__main__":
     peak = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 2**20
     print(f"\npeak memory {peak:.2f} GiB")
     if args.save:
-        machine = {"python": platform.python_version(), "torch": torch.__version__, "threads": 2, "cpu": platform.machine()}
+        machine = {
+            "python": platform.python_version(),
+            "torch": torch.__version__,
+            "threads": 2,
+            "cpu": platform.machine(),
+        }
         rows = [{k: v for k, v in row.items() if v == v} for row in table.to_dict("records")]  # without NaN
         found = {"machine": machine, "peak_gib": peak, "side_by_side": compared, "growth": rows}
         args.save.mkdir(parents=True, exist_ok=True)

@@ -2,14 +2,20 @@
 
     python benchmarks/train_step.py                 # every system at the shapes C1, C1-batch, C2-k1, C2-k8 and C3
     python benchmarks/train_step.py --uncentred     # the same on contexts with their mean
-    python benchmarks/train_step.py --quality 300   # instead: held-out error at C1 after so many steps of each flat system
+    # instead: held-out error at C1 after so many steps of each flat system
+    python benchmarks/train_step.py --quality 300
     python benchmarks/train_step.py --growth        # instead: our step against batch, parents, k, S, n and d
-    python benchmarks/train_step.py --profile       # instead: where our step's time goes, and where it would go in plain PyTorch
+    # instead: where our step's time goes, and where it would go in plain PyTorch
+    python benchmarks/train_step.py --profile
 
-A step is forward, all losses, backward, gradient projection, clipping, Adam and normalisation, fed from memory. The other libraries live
-in environments of their own, built on first use. Every system is one live process; they take turns step by step, so that a busy
-machine slows all of them alike. Threads wait passively between steps. Times are medians, on a GPU in fp32 and bf16 where there is one.
-Prints tables and, last, `RATIO <shape> <system> <its time ÷ ours>`; the floor is the encoder's one dense product, its ratio below 1.
+A step is forward, all losses, backward, gradient projection, clipping, Adam and normalisation, fed from memory. The
+other libraries live
+in environments of their own, built on first use. Every system is one live process; they take turns step by step, so
+that a busy
+machine slows all of them alike. Threads wait passively between steps. Times are medians, on a GPU in fp32 and bf16
+where there is one.
+Prints tables and, last, `RATIO <shape> <system> <its time ÷ ours>`; the floor is the encoder's one dense product, its
+ratio below 1.
 `--save FILE` adds what was measured to a JSON file.
 """
 
@@ -85,12 +91,14 @@ def has_gpu() -> bool:
 
 
 def captured() -> np.ndarray:
-    "Final residuals of the embedded model over WordNet's glosses, in order of the text; read through the model once, then kept."
+    """Final residuals of the embedded model over WordNet's glosses, in order of the text; read through the model
+    once, then kept.
+    """
     from capture import windows_of_text
 
     from polytope_hsae.activations.capture import capture
-    from polytope_hsae.assets import cache_dir, load_model
     from polytope_hsae.activations.store import ActivationStore, is_complete
+    from polytope_hsae.assets import cache_dir, load_model
 
     window, rows = 128, BATCHES * BATCH + HELD_OUT
     metadata, folder = {"corpus": "wordnet-glosses", "window": window}, cache_dir() / "benchmarks" / "train_step"
@@ -129,10 +137,10 @@ def ours(shape: Shape, lr: float, device: str, autograd: bool = False) -> System
     "Our step; with `autograd`, the same model and losses with nothing written by hand."
     import torch
 
-    from polytope_hsae.training.memory import keep_freed_memory
-    from polytope_hsae.training.losses import LossWeights, loss_terms
     from polytope_hsae.models.flat import FlatSAE
     from polytope_hsae.models.hierarchical import HierarchicalSAE
+    from polytope_hsae.training.losses import LossWeights, loss_terms
+    from polytope_hsae.training.memory import keep_freed_memory
     from polytope_hsae.training.step import clip_in_step, make_optimizer
 
     generator, flat = torch.Generator().manual_seed(0), not shape.dim
@@ -232,7 +240,9 @@ def held_out_error(system: System, x: np.ndarray) -> float | None:
 
 
 def peak_mib() -> float:
-    "Peak resident memory of this process. Linux tells that of the program itself; elsewhere it may include its parent's."
+    """Peak resident memory of this process. Linux tells that of the program itself; elsewhere it may include its
+    parent's.
+    """
     status = Path("/proc/self/status")
     if status.exists():
         return int(next(r for r in status.read_text().splitlines() if r.startswith("VmHWM")).split()[1]) / 1024
@@ -240,7 +250,9 @@ def peak_mib() -> float:
 
 
 def work(name: str, shape: Shape, data: Path, lr: float, device: str, half: bool) -> None:
-    "A process of one system: per line read one step, answered with its milliseconds, CPU milliseconds and peak MiB; then the held-out error."
+    """A process of one system: per line read one step, answered with its milliseconds, CPU milliseconds and peak MiB;
+    then the held-out error.
+    """
     import peers
 
     answers, sys.stdout = sys.stdout, sys.stderr  # libraries print, too
@@ -257,7 +269,9 @@ def work(name: str, shape: Shape, data: Path, lr: float, device: str, half: bool
     peak = lambda: torch.cuda.max_memory_allocated() / 2**20 if on_gpu else peak_mib()
     before = peak()
     system = build(shape, lr, device)
-    batches = [system.put(b) for b in np.split(x[:-HELD_OUT], range(shape.batch, len(x) - HELD_OUT, shape.batch))[:BATCHES]]
+    batches = [
+        system.put(b) for b in np.split(x[:-HELD_OUT], range(shape.batch, len(x) - HELD_OUT, shape.batch))[:BATCHES]
+    ]
     batches = [b for b in batches if len(b) == shape.batch]
     for i, line in enumerate(sys.stdin):
         if line == "error\n":
@@ -298,11 +312,14 @@ def start(name: str, shape: Shape, data: Path, setting: Setting, device: str) ->
     python = peers_python(PEERS[name][0]) if name in PEERS else sys.executable
     env = os.environ | {
         "OMP_NUM_THREADS": str(threads),
-        "XLA_FLAGS": f"--xla_cpu_multi_thread_eigen={'true' if threads > 1 else 'false'} intra_op_parallelism_threads={threads}",
+        "XLA_FLAGS": f"--xla_cpu_multi_thread_eigen={'true' if threads > 1 else 'false'} "
+        f"intra_op_parallelism_threads={threads}",
     }
     if setting.half:
         env["JAX_DEFAULT_MATMUL_PRECISION"] = "bfloat16"
-    job = json.dumps({"name": name, "shape": shape, "data": str(data), "lr": setting.lr, "device": device, "half": setting.half})
+    job = json.dumps(
+        {"name": name, "shape": shape, "data": str(data), "lr": setting.lr, "device": device, "half": setting.half}
+    )
     command = [python, "-W", "ignore", __file__, "--worker", job]
     return subprocess.Popen(command, stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True, env=env)
 
@@ -347,7 +364,9 @@ def peers_python(environment: str) -> str:
         venv.create(folder, with_pip=True, clear=True)
         wanted = [r.replace("jax==", "jax[cuda13]==") if has_gpu() else r for r in ENVIRONMENTS[environment]]
         pip = [python, "-m", "pip", "--quiet", "--disable-pip-version-check"]
-        subprocess.run([*pip, "install", *wanted], check=True, env={k: v for k, v in os.environ.items() if k != "PIP_CONSTRAINT"})
+        subprocess.run(
+            [*pip, "install", *wanted], check=True, env={k: v for k, v in os.environ.items() if k != "PIP_CONSTRAINT"}
+        )
         if environment == "torch":  # comes along, unused; built for a GPU it does not import beside a torch for CPUs
             subprocess.run([*pip, "uninstall", "--yes", "torchvision"], check=True)
         (folder / "ready").touch()
@@ -360,24 +379,35 @@ def peers_python(environment: str) -> str:
 def compare(name: str, half: bool, setting: Setting) -> list[dict]:
     "All systems at one shape, as rows of a table, printed."
     shape, label = SHAPES[name], name + "-uncentred" * (not setting.centred) + "-bf16" * half
-    systems = ["ours", *["autograd"] * (name in PLAIN), "floor", *(peer for peer, (_, shapes) in PEERS.items() if name in shapes)]
+    systems = [
+        "ours",
+        *["autograd"] * (name in PLAIN),
+        "floor",
+        *(peer for peer, (_, shapes) in PEERS.items() if name in shapes),
+    ]
     seen = take_turns(shape, systems, setting._replace(half=half))
     used = parents_used(shape, setting)
     print(
-        f"\n{label}: {shape}, {used} in use\n\n| system | ms/step | ÷ ours | CPU ms | ÷ ours | peak MiB |\n|---|---|---|---|---|---|"
+        f"\n{label}: {shape}, {used} in use\n\n"
+        "| system | ms/step | ÷ ours | CPU ms | ÷ ours | peak MiB |\n|---|---|---|---|---|---|"
     )
     rows = []
     for system, cost in seen.items():
         ratio, cpu_ratio = cost.ms / seen["ours"].ms, cost.cpu_ms / seen["ours"].cpu_ms
         print(
-            f"| {system} | {cost.ms:.0f} | {ratio:.2f} | {cost.cpu_ms:.0f} | {cpu_ratio:.2f} | {cost.peak_mib:.0f} |", flush=True
+            f"| {system} | {cost.ms:.0f} | {ratio:.2f} | {cost.cpu_ms:.0f} | {cpu_ratio:.2f} | {cost.peak_mib:.0f} |",
+            flush=True,
         )
-        rows.append({"shape": label, "system": system, "ratio": ratio, "cpu_ratio": cpu_ratio, "used": used} | cost._asdict())
+        rows.append(
+            {"shape": label, "system": system, "ratio": ratio, "cpu_ratio": cpu_ratio, "used": used} | cost._asdict()
+        )
     return rows
 
 
 def parents_used(shape: Shape, setting: Setting) -> int:
-    "How many parents, or latents of a flat model, the first batch uses when training starts: the more even the routing, the more work."
+    """How many parents, or latents of a flat model, the first batch uses when training starts: the more even the
+    routing, the more work.
+    """
     import torch
 
     system = ours(shape, setting.lr, "cpu")
@@ -409,7 +439,9 @@ def growth(setting: Setting) -> list[dict]:
         "width": [144, 288, 576, 1152],
         "batch": [256, 512, 1024, 2048, 4096],
     }
-    print("\n| varied | value | ms | of it encoder | CPU ms | of it encoder | peak MiB |\n|---|---|---|---|---|---|---|")
+    print(
+        "\n| varied | value | ms | of it encoder | CPU ms | of it encoder | peak MiB |\n|---|---|---|---|---|---|---|"
+    )
     rows = []
     for name, values in sweeps.items():
         for value in values:
@@ -423,7 +455,9 @@ def growth(setting: Setting) -> list[dict]:
 
 
 def profile(setting: Setting) -> list[dict]:
-    "Operations of our step by the time they take themselves, at every shape, in plain PyTorch and as it is, in this process."
+    """Operations of our step by the time they take themselves, at every shape, in plain PyTorch and as it is, in this
+    process.
+    """
     import torch
     from torch.profiler import ProfilerActivity
     from torch.profiler import profile as recording
@@ -458,7 +492,12 @@ def machine(setting: Setting) -> str:
     cpu = platform.processor() or platform.machine()
     if Path("/proc/cpuinfo").exists():
         cpu = next(
-            (r.split(":")[1].strip() for r in Path("/proc/cpuinfo").read_text().splitlines() if r.startswith("model name")), cpu
+            (
+                r.split(":")[1].strip()
+                for r in Path("/proc/cpuinfo").read_text().splitlines()
+                if r.startswith("model name")
+            ),
+            cpu,
         )
     busy = f", load {os.getloadavg()[0]:.1f}" if hasattr(os, "getloadavg") else ""
     return f"{cpu}, {setting.threads} of {os.cpu_count()} threads{busy}, torch {torch.__version__}"
@@ -483,7 +522,9 @@ def main() -> None:
     )
     parser.add_argument("--store", type=Path, help="activation store to take the contexts from instead")
     what = parser.add_mutually_exclusive_group()
-    what.add_argument("--quality", type=int, metavar="STEPS", help="held-out error of the flat systems after so many steps")
+    what.add_argument(
+        "--quality", type=int, metavar="STEPS", help="held-out error of the flat systems after so many steps"
+    )
     what.add_argument("--growth", action="store_true", help="our step against every size")
     what.add_argument("--profile", action="store_true", help="operations of our step")
     parser.add_argument("--save", type=Path, metavar="FILE", help="add the measurements to this JSON file")
@@ -507,7 +548,10 @@ def main() -> None:
         for name in args.shapes:
             for half in (False, True) if has_gpu() else (False,):
                 rows += compare(name, half, setting)
-        print("\n" + "\n".join(f"RATIO {r['shape']} {r['system']} {r['ratio']:.3f}" for r in rows if r["system"] != "ours"))
+        print(
+            "\n"
+            + "\n".join(f"RATIO {r['shape']} {r['system']} {r['ratio']:.3f}" for r in rows if r["system"] != "ours")
+        )
     if args.save:
         add_to(args.save, kind, [{"machine": where, "rounds": setting.rounds} | row for row in rows])
 

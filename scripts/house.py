@@ -267,7 +267,7 @@ def outputs(notebooks: list[Notebook]) -> list[Measure]:
     silent = [f"nbs/{n.path}" for n in notebooks if must_show(n) and not shows(n)]
     filled = [f"nbs/{n.path}" for n in notebooks if n.path.startswith("experiments/") and shows(n)]
     return [
-        Measure("module and theory notebooks without stored output", len(silent), 0, silent),
+        Measure("module and theory notebooks without stored output", len(silent), None, silent),
         Measure("phase notebooks with stored output", len(filled), 0, filled),
     ]
 

@@ -294,7 +294,6 @@ class ProbeOutcome(NamedTuple):
     comparisons: list[Result]  # teacher against baseline
     probed: dict[str, tuple[int, int, int]]  # by kind of label: probes, how many pass our gate, and the published one
 
-
 # %% ../../nbs/16_experiment/12_probe.ipynb #c024_1
 def _probe_variant(
     run: RunContext, splits: ProbeSplits, variant: str

@@ -219,7 +219,6 @@ MINIATURE = (  # settings of a run in miniature
     "logging.log_every=10",
 )
 
-
 # %% ../../nbs/16_experiment/00_setup.ipynb #planted-run
 def planted_run(
     folder: Path | str,  # of the run; gets a store and a teacher

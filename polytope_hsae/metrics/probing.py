@@ -12,7 +12,6 @@ import math
 from typing import Any, NamedTuple, Sequence
 
 import numpy as np
-import pandas as pd
 import torch
 from scipy import sparse
 from scipy.optimize import minimize

@@ -9,7 +9,7 @@ __all__ = ['PUBLISHED', 'like_published', 'contrasts', 'contrast_results']
 import numpy as np
 import pandas as pd
 import torch
-from torch import LongTensor, Tensor
+from torch import Tensor
 
 from ..core import side_by_side
 from ..results import Null, Result
