@@ -85,7 +85,10 @@ def pareto(
         ax.set_xscale("log", base=2)
         ax.xaxis.set_major_formatter("{x:g}")
     fig.legend(
-        handles=[plt.Line2D([], [], color=c, marker=markers[n], ms=5, lw=0.7, label=n) for n, c in tints.items()],
+        handles=[
+            plt.Line2D([], [], color=c, marker=markers[n], ms=5, lw=0.7, label=variant_text(n))
+            for n, c in tints.items()
+        ],
         loc="outside right upper",
         fontsize="small",
     )

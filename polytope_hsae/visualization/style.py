@@ -14,6 +14,8 @@ import numpy as np
 import seaborn as sns
 from matplotlib.figure import Figure
 
+from ..results import variant_text
+
 # %% ../../nbs/15_visualization/00_style.ipynb #c006
 PALETTE = sns.color_palette("colorblind")
 
@@ -57,7 +59,7 @@ def colours(
     names: Sequence[str],  # models, methods or conditions
 ) -> dict[str, tuple]:
     "A colour per name: well-known names always keep theirs, others take what is left in order of appearance"
-    known = {n: _FIXED[plain] for n in names if (plain := n.removesuffix(" latent").replace("_", " ")) in _FIXED}
+    known = {n: _FIXED[plain] for n in names if (plain := variant_text(n.removesuffix(" latent"))) in _FIXED}
     others = iter([i for i in range(len(PALETTE)) if i not in known.values()] * (1 + len(names)))
     return {n: PALETTE[known[n] if n in known else next(others)] for n in dict.fromkeys(names)}
 
@@ -95,7 +97,7 @@ def unreadable(fig: Figure) -> list[str]:  # one sentence per fault
 # %% ../../nbs/15_visualization/00_style.ipynb #c023_1
 def _legend_on_top(fig: Figure, tints: Mapping[str, tuple]) -> None:
     "One legend for all panels, above them"
-    handles = [plt.Line2D([], [], color=c, marker="o", ms=4, lw=1.4, label=n) for n, c in tints.items()]
+    handles = [plt.Line2D([], [], color=c, marker="o", ms=4, lw=1.4, label=variant_text(n)) for n, c in tints.items()]
     fig.legend(
         handles=handles,
         loc="outside upper center",
