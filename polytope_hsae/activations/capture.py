@@ -17,7 +17,8 @@ from tqdm.auto import tqdm
 
 from .corpus import Packed
 from .store import ActivationStore, StoreWriter
-from ..assets import LoadedModel, unembedding
+from ..assets.models import LoadedModel
+from ..assets.unembedding import unembedding
 from ..core import UserError
 
 # %% ../../nbs/07_activations/01_capture.ipynb #c006

@@ -17,7 +17,9 @@ from torch import Tensor
 from ..activations.capture import block_residuals, capture, prompt_residuals, within_norm
 from ..activations.corpus import Packed, opening_tokens, pack, plan_corpus, read_documents
 from ..activations.store import SPLITS, ActivationStore, is_complete
-from ..assets import LoadedModel, iter_texts, load_wordnet
+from ..assets.models import LoadedModel
+from ..assets.texts import iter_texts
+from ..assets.wordnet import load_wordnet
 from ..concepts.selection import Labels, prompts
 from ..config import Config, config_hash
 from ..core import UserError

@@ -18,7 +18,8 @@ import pandas as pd
 import torch
 from torch import LongTensor, Tensor
 
-from ..assets import load_wordnet, untrained_unembedding
+from ..assets.unembedding import untrained_unembedding
+from ..assets.wordnet import load_wordnet
 from ..concepts.selection import ConceptSet, build_concepts
 from ..config import Config
 from ..core import side_by_side

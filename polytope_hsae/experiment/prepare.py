@@ -12,7 +12,9 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from ..assets import LoadedModel, Unembedding, load_model, load_wordnet, resolve_device, unembedding
+from ..assets.models import LoadedModel, load_model, resolve_device
+from ..assets.unembedding import Unembedding, unembedding
+from ..assets.wordnet import load_wordnet
 from polytope_hsae.concepts.selection import (
     Labels,
     build_concepts,

@@ -177,9 +177,11 @@ def run_phase(
 # %% ../../nbs/17_runner/02_cli.ipynb #c014
 def _prepare_assets() -> None:
     "Convert the embedded assets where that is not done yet."
-    from polytope_hsae.assets import prepare_embedded
+    from polytope_hsae.assets.models import embedded_model_dir
+    from polytope_hsae.assets.wordnet import embedded_wordnet_dir
 
-    prepare_embedded()
+    embedded_model_dir()
+    embedded_wordnet_dir()
 
 # %% ../../nbs/17_runner/02_cli.ipynb #prepare-apart
 def _prepare_apart() -> None:
@@ -386,7 +388,7 @@ def _self_test() -> list[tuple[str, str]]:
     "The duality of the two spaces on random data, and a WordNet look-up; raises when either is wrong."
     import torch
 
-    from polytope_hsae.assets import load_wordnet
+    from polytope_hsae.assets.wordnet import load_wordnet
     from polytope_hsae.geometry.causal import causal_geometry
 
     started = time.monotonic()
@@ -439,7 +441,7 @@ def doctor(ctx: typer.Context) -> None:
             f"{home} lacks {', '.join(absent)}: install polytope-hsae again, or run it from a whole checkout"
         )
 
-    from polytope_hsae.assets import FETCH_EMBEDDED, cache_dir, embedded_available
+    from polytope_hsae.assets.packages import FETCH_EMBEDDED, cache_dir, embedded_available
 
     there = embedded_available()
     assets = [(f"embedded {k}", "installed" if v else "missing") for k, v in there.items()]
