@@ -15,9 +15,9 @@ import re
 from pathlib import Path
 from typing import Any, Iterable, Literal, Mapping
 
-from pydantic import BaseModel, ConfigDict, model_validator
+from pydantic import BaseModel, ConfigDict, ValidationError, model_validator
 
-from .core import atomic_write
+from .core import UserError, atomic_write
 
 # %% ../nbs/01_results.ipynb #c006
 class Null(BaseModel):
@@ -255,11 +255,37 @@ def metadata_from_v1(
             metadata[_today(name)] = value
     return metadata | ({"seed_sd": spreads} if spreads else {})
 
+# %% ../nbs/01_results.ipynb #v1-figure
+class _V1Figure(BaseModel):
+    "What every figure of the first schema has; its other fields mean today what they meant then"
+
+    name: str
+    group: str = "real"
+    value: float
+    n: int
+    nulls: dict[str, Null] = {}
+
+# %% ../nbs/01_results.ipynb #v1-phase
+class _V1Phase(BaseModel):
+    "A phase of the first schema"
+
+    seconds: float
+    peak_mib: float
+    facts: dict[str, Any] = {}
+    results: list[_V1Figure] = []
+
+# %% ../nbs/01_results.ipynb #v1-shape
+class _V1Run(BaseModel):
+    "A results.json of the first schema"
+
+    phases: dict[int, _V1Phase]
+
 # %% ../nbs/01_results.ipynb #v1-run
 def run_from_v1(
     raw: Mapping[str, Any],  # a results.json of the first schema
 ) -> RunResults:
-    "All phases of a run of the first schema"
+    "All phases of a run of the first schema. Raises ValueError when it has another shape, or a name it never had."
+    _V1Run.model_validate(raw)
     phases = {
         int(number): PhaseResults(
             seconds=phase["seconds"],
@@ -271,27 +297,62 @@ def run_from_v1(
     }
     return RunResults(phases=phases)
 
+# %% ../nbs/01_results.ipynb #results-repeated
+def _repeated(results: Iterable[Result]) -> Result | None:
+    "The first figure whose key an earlier one has; None when every key is there once"
+    seen: set[tuple] = set()
+    for r in results:
+        if r.key in seen:
+            return r
+        seen.add(r.key)
+    return None
+
+# %% ../nbs/01_results.ipynb #results-fault
+def _fault(error: ValueError) -> str:
+    "Where a file of results is wrong and how, in a few words: the first fault only"
+    if not isinstance(error, ValidationError):
+        return str(error)
+    first = error.errors()[0]
+    seen = first["input"] if isinstance(first["input"], (bool, int, float, str)) else type(first["input"]).__name__
+    given = "" if first["type"] == "missing" else f" (given: {seen!r})"
+    return ".".join(map(str, first["loc"])) + ": " + first["msg"].removeprefix("Value error, ") + given
+
+# %% ../nbs/01_results.ipynb #results-parsed
+def _parsed(raw: Any) -> RunResults:
+    "The content of a results.json of either schema. Raises ValueError when it is none."
+    if not isinstance(raw, dict):
+        raise ValueError(f"it holds a {type(raw).__name__}, not a record of phases")
+    version = raw.get("schema_version")
+    if version not in (1, SCHEMA_VERSION):
+        raise ValueError(
+            f"it has schema version {version!r}, and this version of the code reads 1 and {SCHEMA_VERSION}"
+        )
+    run = run_from_v1(raw) if version == 1 else RunResults.model_validate(raw)
+    for number, phase in run.phases.items():
+        if (twice := _repeated(phase.results)) is not None:
+            raise ValueError(f"phase {number} holds the figure with {describe_key(twice)} more than once")
+    return run
+
 # %% ../nbs/01_results.ipynb #results-read
 def read_results(
     path: Path | str,  # a results.json, of a run or kept from one
 ) -> RunResults:
-    "Read a file of results of this schema or the first one. Raises ValueError when its schema version is unknown."
-    raw = json.loads(Path(path).read_text(encoding="utf-8"))
-    version = raw.get("schema_version")
-    if version == 1:
-        return run_from_v1(raw)
-    if version != SCHEMA_VERSION:
-        raise ValueError(
-            f"{Path(path).name} has schema version {version}; this version of the code reads 1 and {SCHEMA_VERSION}: "
-            "read it with the version that wrote it, or run its phases again"
-        )
-    return RunResults.model_validate(raw)
+    """Read a file of results of this schema or the first one.
+
+    Raises UserError naming the file, its first fault and the cure when it is not there or holds anything else."""
+    try:
+        return _parsed(json.loads(Path(path).read_text(encoding="utf-8")))
+    except OSError as e:
+        raise UserError(f"{path} cannot be read ({e.strerror}): give a results.json that a run has written") from e
+    except ValueError as e:
+        cure = "run its phases again, or read it with the version that wrote it"
+        raise UserError(f"{path} is no file of results ({_fault(e)}): {cure}") from e
 
 # %% ../nbs/01_results.ipynb #c016_1
 def load_results(
     run_dir: Path | str,  # the run's folder
 ) -> RunResults:  # empty when no phase has finished
-    "Read results.json of a run. Raises ValueError when its schema version is unknown."
+    "Read results.json of a run. Raises UserError when there is such a file and it cannot be read."
     path = Path(run_dir) / "results.json"
     return read_results(path) if path.exists() else RunResults()
 
@@ -306,10 +367,9 @@ def write_phase(
 ) -> Path:  # results.json
     "Replace one phase's section of results.json, atomically. Raises ValueError when two results have the same key."
     results = list(results)
-    twice = [r for r, n in zip(results, map([r.key for r in results].count, (r.key for r in results))) if n > 1]
-    if twice:
+    if (twice := _repeated(results)) is not None:
         raise ValueError(
-            f"phase {phase} gives the figure with {describe_key(twice[0])} more than once; "
+            f"phase {phase} gives the figure with {describe_key(twice)} more than once; "
             f"figures must differ in one of {', '.join(KEY)}"
         )
     run = load_results(run_dir)

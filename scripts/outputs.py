@@ -2,18 +2,27 @@
 
 `scripts/outputs.py` executes the notebooks whose stored output is stale, `scripts/outputs.py PATH …` these notebooks or
 folders; `--check` only names the stale ones and exits 1 when there are any, without executing anything. A notebook
-remembers which code its output belongs to: a digest of its code cells in its metadata (`outputs_of`). Cells that
+remembers which code its output belongs to: digests of its code cells in its metadata (`outputs_of`). Cells that
 `make test` skips (`#| eval: false`, `#| slow` and the other flags of settings.ini) are not executed either and keep the
 output they have, unless `--flags slow` asks for them.
+
+Output also depends on the modules a notebook imports. They change often and its output seldom with them, so a notebook
+is not stale because of them: `--check` says how many import code that has changed since they were executed, and
+`--verify` executes and tells which of them would show something else. `--accept` keeps output without executing, and
+only where nothing but imports, comments, docstrings and layout differ from the code that made it.
 
 What would differ next time is not stored: progress bars, warnings, addresses, paths of this machine, random ids. Phase
 notebooks and other folders with a `.notest` file stay without output.
 """
 
 import argparse
+import ast
+import functools
 import hashlib
 import json
 import os
+import re
+import subprocess
 import sys
 from concurrent.futures import ProcessPoolExecutor, as_completed
 from multiprocessing import get_context
@@ -24,7 +33,7 @@ os.environ.setdefault(
 )  # as in scripts/test.py: workers otherwise fight over the cores inside torch
 os.environ.setdefault("TOKENIZERS_PARALLELISM", "false")
 
-from execnb.nbio import nb2str, read_nb
+from execnb.nbio import dict2nb, nb2str, read_nb
 from execnb.shell import CaptureShell
 from fastcore.basics import str2bool
 from fastcore.xtras import working_directory
@@ -38,7 +47,9 @@ sys.path.insert(0, str(Path(__file__).resolve().parent))
 from tidy import tidy_cell  # noqa: E402
 
 ROOT = Path(__file__).resolve().parent.parent
+PACKAGE = "polytope_hsae"
 STAMP = "outputs_of"
+HISTORY = 50  # versions of a notebook in which `--accept` looks for the code that made its output
 PRELOAD = ["torch", "transformers", "pandas", "matplotlib.pyplot", "IPython", "nbdev"]
 
 
@@ -57,12 +68,72 @@ def digest(sources: list[str]) -> str:
     return hashlib.sha256("\n\0\n".join(sources).encode()).hexdigest()[:16]
 
 
+def parsed(source: str) -> ast.Module | None:
+    "A cell's syntax tree without lines for IPython; None when it is no Python"
+    try:
+        return ast.parse("\n".join("" if re.match(r"\s*[%!]", line) else line for line in source.splitlines()))
+    except SyntaxError:
+        return None
+
+
+def meaning(source: str) -> str:
+    "Code without imports, comments, docstrings and layout; directives and lines for IPython count"
+    tree = parsed(source)
+    if tree is None:
+        return source
+    for node in ast.walk(tree):
+        if isinstance(node, (ast.FunctionDef, ast.AsyncFunctionDef, ast.ClassDef)) and ast.get_docstring(node, False):
+            node.body = node.body[1:]
+        if isinstance(getattr(node, "body", None), list):
+            node.body = [n for n in node.body if not isinstance(n, (ast.Import, ast.ImportFrom))]
+    said = [line.strip() for line in source.splitlines() if re.match(r"\s*([%!]|#\s*\|)", line)]
+    return "\n".join([*said, ast.unparse(tree)])
+
+
+def module_file(name: str) -> Path | None:
+    "Where a module of the package is written; None when it is none"
+    stem = ROOT.joinpath(*name.split("."))
+    return next((f for f in (stem.with_suffix(".py"), stem / "__init__.py") if f.is_file()), None)
+
+
+@functools.cache
+def home(module: str, name: str) -> Path | None:
+    "The file that an imported name comes from; a door only passes it on"
+    file = module_file(f"{module}.{name}") or module_file(module)
+    if file is None or file.name != "__init__.py":
+        return file
+    for node in ast.walk(ast.parse(file.read_text(encoding="utf-8"))):
+        if isinstance(node, ast.ImportFrom) and name in [alias.asname or alias.name for alias in node.names]:
+            return module_file(f"{module}.{node.module}" if node.level else str(node.module))
+    return file
+
+
+@functools.cache
+def module_digest(file: Path) -> str:
+    return digest([meaning(file.read_text(encoding="utf-8"))])
+
+
+def imported(sources: list[str]) -> set[Path]:
+    "The package's modules that some cells import by themselves"
+    trees = [tree for source in sources if (tree := parsed(source)) is not None]
+    found: set[Path | None] = set()
+    for node in (node for tree in trees for node in ast.walk(tree)):
+        if isinstance(node, ast.ImportFrom) and (node.module or "").split(".")[0] == PACKAGE:
+            found |= {home(str(node.module), alias.name) for alias in node.names}
+        elif isinstance(node, ast.Import):
+            found |= {module_file(a.name) for a in node.names if a.name.split(".")[0] == PACKAGE}
+    return {file for file in found if file is not None}
+
+
 def stamps(nb: dict) -> dict[str, str]:
-    "What a notebook's output depends on: its executed code, and apart from it the skipped code whose output is kept"
+    """What a notebook's output depends on: its executed code, apart from it the skipped code whose output is kept, what
+    both mean, and the modules that they import"""
     code = [c for c in nb["cells"] if c["cell_type"] == "code"]
     run = [c["source"] for c in code if not is_skipped(c)]
     kept = [c["source"] for c in code if is_skipped(c) and c["outputs"]]
-    return {"cells": digest(run)} | ({"skipped": digest(kept)} if kept else {})
+    modules = [f"{file.relative_to(ROOT)} {module_digest(file)}" for file in sorted(imported([*run, *kept]))]
+    told = {"cells": digest(run), "meaning": digest([meaning(source) for source in [*run, *kept]])}
+    return told | ({"modules": digest(modules)} if modules else {}) | ({"skipped": digest(kept)} if kept else {})
 
 
 def notebooks(paths: list[str]) -> list[Path]:
@@ -84,6 +155,42 @@ def why_stale(path: Path) -> str:
             "the code of a skipped cell with output has changed: --flags slow executes it, --accept keeps what it shows"
         )
     return ""
+
+
+def imports_changed(path: Path) -> bool:
+    "Whether a notebook imports code that has changed since it was executed"
+    nb = read_nb(path)
+    stored = nb["metadata"].get(STAMP) or {}
+    return "modules" in stored and stored["modules"] != stamps(nb).get("modules")
+
+
+def meaning_then(path: Path, stored: dict[str, str]) -> str | None:
+    "What the code that made the stored output means, from the stamp or else from the notebook's history"
+    if "meaning" in stored:
+        return stored["meaning"]
+    git = functools.partial(subprocess.run, cwd=ROOT, capture_output=True, text=True, check=True)
+    name = path.relative_to(ROOT).as_posix()
+    for commit in git(["git", "log", f"-{HISTORY}", "--format=%H", "--", name]).stdout.split():
+        shown = subprocess.run(["git", "show", f"{commit}:{name}"], cwd=ROOT, capture_output=True, text=True)
+        then = stamps(dict2nb(json.loads(shown.stdout))) if shown.returncode == 0 else {}
+        if {key: then.get(key) for key in ("cells", "skipped")} == {
+            key: stored.get(key) for key in ("cells", "skipped")
+        }:
+            return then["meaning"]
+    return None
+
+
+def why_refused(path: Path, nb: dict) -> str:
+    "Why output may not be kept without executing the notebook; empty when the code still means what it meant"
+    stored = nb["metadata"].get(STAMP)
+    if stored is None:
+        return "was never executed: leave out --accept"
+    then = meaning_then(path, stored)
+    if then is None:
+        return f"the code that made its output is not among its last {HISTORY} versions: execute it without --accept"
+    return (
+        "" if then == stamps(nb)["meaning"] else "more than imports and prose has changed: execute it without --accept"
+    )
 
 
 def write(path: Path, nb: dict, before: bytes) -> None:
@@ -121,6 +228,8 @@ def store(path: Path, force: str = "", accept: bool = False, verify: bool = Fals
     "Execute one notebook and store its output; says what happened"
     before, nb = path.read_bytes(), read_nb(path)
     stored = dict(nb["metadata"].get(STAMP) or {})
+    if accept and (reason := why_refused(path, nb)):
+        return reason
     if not accept:
         execute(path, nb, force)
     now = stamps(nb)
@@ -171,7 +280,9 @@ def main() -> int:
         "--verify", action="store_true", help="execute, store nothing, and name what differs from the stored output"
     )
     parser.add_argument(
-        "--accept", action="store_true", help="execute nothing: the stored output is right for the code as it is now"
+        "--accept",
+        action="store_true",
+        help="execute nothing: keep the output where only imports and prose have changed",
     )
     parser.add_argument("--all", action="store_true", help="every notebook, stale or not")
     parser.add_argument("--flags", default="", help="test flags to run as well, e.g. 'slow gpu'")
@@ -183,6 +294,10 @@ def main() -> int:
         for path, reason in stale.items():
             print(f"stale {path.relative_to(ROOT)}: {reason}")
         print(f"{len(found) - len(stale)} notebooks show what their code shows, {len(stale)} are stale")
+        later = [str(path.relative_to(ROOT)) for path in found if path not in stale and imports_changed(path)]
+        if later:
+            named = ", ".join(later[:5]) + (" …" if len(later) > 5 else "")
+            print(f"{len(later)} import code that has changed since: --verify tells what they show now ({named})")
         return 1 if stale or not found else 0
     chosen = found if args.paths or args.all or args.verify else list(stale)
     failed = store_all(chosen, args.workers, force=args.flags, accept=args.accept, verify=args.verify)

@@ -4,8 +4,9 @@
 
 # %% auto #0
 __all__ = ['ActivationStore', 'DTYPES', 'Documents', 'LiveBatches', 'Packed', 'Plan', 'SPLITS', 'STORE_COLUMNS',
-           'ShuffledBatches', 'StoreWriter', 'block_residuals', 'capture', 'check_residual', 'decoder_blocks',
-           'final_residual', 'is_complete', 'opening_tokens', 'pack', 'plan_corpus', 'prompt_residuals',
+           'ShuffledBatches', 'StoreWriter', 'block_residuals', 'capture', 'check_causal', 'check_residual',
+           'check_window', 'decoder_blocks', 'final_residual', 'framed_tokens', 'is_complete', 'logit_error',
+           'longest_window', 'opening_tokens', 'own_logits', 'pack', 'plan_corpus', 'prompt_residuals',
            'read_documents', 'within_norm']
 
 # %% ../../nbs/07_activations/index.ipynb #imports
@@ -14,13 +15,27 @@ from polytope_hsae.activations.capture import (
     LiveBatches,
     block_residuals,
     capture,
+    check_causal,
     check_residual,
+    check_window,
     decoder_blocks,
     final_residual,
+    logit_error,
+    longest_window,
+    own_logits,
     prompt_residuals,
     within_norm,
 )
-from .corpus import Documents, Packed, Plan, opening_tokens, pack, plan_corpus, read_documents
+from polytope_hsae.activations.corpus import (
+    Documents,
+    Packed,
+    Plan,
+    framed_tokens,
+    opening_tokens,
+    pack,
+    plan_corpus,
+    read_documents,
+)
 from polytope_hsae.activations.store import (
     SPLITS,
     STORE_COLUMNS,
@@ -44,15 +59,20 @@ _all_ = [
     "StoreWriter",
     "block_residuals",
     "capture",
+    "check_causal",
     "check_residual",
+    "check_window",
     "decoder_blocks",
     "final_residual",
+    "framed_tokens",
     "is_complete",
+    "logit_error",
+    "longest_window",
     "opening_tokens",
+    "own_logits",
     "pack",
     "plan_corpus",
     "prompt_residuals",
     "read_documents",
-    "within_norm",
     "within_norm",
 ]

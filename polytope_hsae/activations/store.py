@@ -81,7 +81,7 @@ class StoreWriter:
         if not finite_N.all():
             bad = f"{int((~finite_N).sum())} of {len(finite_N)} captured residuals hold NaN or infinity"
             dtype = columns["resid"].dtype
-            raise UserError(f"{bad} in {dtype}: use data.store_dtype float32 or model.dtype float32")
+            raise UserError(f"{bad} in {dtype}: set data.store_dtype to bf16 or fp32")
         self.pending.append(columns)
 
 # %% ../../nbs/07_activations/02_store.ipynb #c007-flush

@@ -12,7 +12,7 @@ from pathlib import Path
 import nltk
 from nltk.corpus.reader.wordnet import WordNetCorpusReader
 
-from .packages import FETCH_EMBEDDED, _complete_folder, _wordnet_source, cache_dir
+from .packages import _complete_folder, cache_dir, checked_parts, fetch_command
 from ..core import UserError
 
 # %% ../../nbs/03_assets/03_wordnet.ipynb #c028
@@ -20,9 +20,9 @@ def embedded_wordnet_dir() -> Path:
     "An `nltk_data` folder whose corpora/wordnet is the embedded WordNet 3.0 with LF line ends."
     data = cache_dir() / "nltk_data"
     if not (data / "corpora" / "wordnet").is_dir():
-        source = _wordnet_source()
+        files = checked_parts("wordnet")
         with _complete_folder(data / "corpora" / "wordnet") as tmp:
-            for file in sorted(source.iterdir()):
+            for file in files:
                 (tmp / file.name).write_bytes(file.read_bytes().replace(b"\r\n", b"\n"))
             tmp.chmod(0o755)
     return data
@@ -54,5 +54,5 @@ def load_wordnet(
             return _EnglishReader(nltk.data.find("corpora/wordnet", paths), None)
     except (LookupError, OSError) as e:
         fetch = "python -m nltk.downloader wordnet, then unzip wordnet.zip where it was saved"
-        fetch = FETCH_EMBEDDED if source == "embedded" else fetch
+        fetch = fetch_command("wordnet") if source == "embedded" else fetch
         raise UserError(f"WordNet ({source}) is missing or unreadable; fetch it with: {fetch}") from e

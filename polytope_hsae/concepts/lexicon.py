@@ -16,6 +16,7 @@ import networkx as nx
 import torch
 from torch import Tensor
 
+from ..assets.models import row_tokens
 from ..core import UserError, repo_dir
 
 # %% ../../nbs/06_concepts/00_lexicon.ipynb #c006
@@ -52,8 +53,8 @@ def spellings(
     Raises UserError when no token carries a marker: the words of such a vocabulary look like pieces of words.
     """
     word_V, spaced_V = [], []
-    for token in tokenizer.convert_ids_to_tokens(list(range(len(tokenizer)))):
-        match = _WORD.fullmatch(token or "")
+    for token in row_tokens(tokenizer):
+        match = _WORD.fullmatch(token)
         word = match[2] if match else ""
         word_V.append(word if word.islower() or word.istitle() or word.isupper() else "")
         spaced_V.append(bool(match and match[1]))

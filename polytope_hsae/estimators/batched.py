@@ -14,6 +14,8 @@ import torch
 from scipy.sparse import csr_matrix, vstack
 from torch import LongTensor, Tensor
 
+from ..core import UserError
+
 # %% ../../nbs/08_estimators/01_batched.ipynb #c006
 class DualBatch(NamedTuple):
     "Sets of similar size, solved together through their n×n Gram matrices."
@@ -138,6 +140,21 @@ def _dual_batches(
             start = end
     return batches
 
+# %% ../../nbs/08_estimators/01_batched.ipynb #batched-ids
+def _token_ids(tokens: Sequence[int] | LongTensor, s: int) -> np.ndarray:
+    "The ids of token set s, ascending. UserError unless they are whole numbers from 0 on, each once."
+    ids_N = np.asarray(tokens.cpu() if isinstance(tokens, Tensor) else tokens)
+    if ids_N.ndim != 1 or ids_N.size and ids_N.dtype.kind not in "iu":
+        raise UserError(f"token set {s} is {tokens!r:.40}: give the ids of its words as one list of whole numbers")
+    ids_N = np.sort(ids_N.astype(np.int64))
+    if (ids_N < 0).any():
+        raise UserError(
+            f"token set {s} holds token {ids_N[0]}: ids count from 0, so leave out what stands for no token"
+        )
+    if (twice_N := ids_N[1:][ids_N[1:] == ids_N[:-1]]).size:
+        raise UserError(f"token set {s} holds token {twice_N[0]} more than once: pass each word once")
+    return ids_N
+
 # %% ../../nbs/08_estimators/01_batched.ipynb #c016
 def plan_estimation(
     token_sets: Sequence[LongTensor],  # token ids of each concept; nested or not, each id at most once
@@ -146,20 +163,14 @@ def plan_estimation(
 ) -> EstimationPlan:
     """Prepare the joint estimation of many token sets, for reuse over shuffles of the vocabulary.
 
-    Raises ValueError on an empty family, an empty set or a repeated token.
+    Raises ValueError on an empty family, an empty set, a repeated token, and on what is no token id.
     Cost: one sparse product per shared sum; milliseconds to seconds.
     """
-    empty = [s for s, t in enumerate(token_sets) if not len(t)]
-    if empty:
+    sets = [_token_ids(tokens, s) for s, tokens in enumerate(token_sets)]
+    if empty := [s for s, ids_N in enumerate(sets) if not len(ids_N)]:
         raise ValueError(f"token sets {empty} are empty: give every concept words, or leave it out")
-    if not len(token_sets):
+    if not sets:
         raise ValueError("there are no token sets to estimate: select at least one concept")
-    sets = [np.sort(torch.as_tensor(t).cpu().numpy()) for t in token_sets]
-    for s, t in enumerate(sets):
-        if (t[1:] == t[:-1]).any():
-            raise ValueError(
-                f"token set {s} holds token {t[1:][t[1:] == t[:-1]][0]} more than once: pass each word once"
-            )
     tokens_R, rows_N = np.unique(np.concatenate(sets), return_inverse=True)
     rows = np.split(rows_N, np.cumsum([len(t) for t in sets])[:-1])
     primal = _primal_steps(rows, len(tokens_R), dim, int(memory_gib * 2**30))
@@ -296,8 +307,11 @@ def gather_rows(
 ) -> Tensor:  # [R + spare, D], new memory
     """Rows of some tokens, perhaps of shuffled ones.
 
-    Raises ValueError on a token outside the vocabulary and on rows that are not finite.
+    No gradient flows back: estimates are made in place. Raises ValueError on a token outside the vocabulary, on rows
+    that are not finite, and on vectors that are no tensor of floats.
     """
+    if not isinstance(g_VD, Tensor) or not g_VD.is_floating_point():
+        raise UserError(f"the vectors are a {type(g_VD).__name__} of {g_VD.dtype}: give a torch tensor of floats")
     if int(tokens_R[-1]) >= len(g_VD):
         raise ValueError(
             f"token {int(tokens_R[-1])} is outside the vocabulary of {len(g_VD)} rows: "
@@ -305,7 +319,7 @@ def gather_rows(
         )
     rows_R = tokens_R if rows_V is None else rows_V[tokens_R.to(rows_V.device)]
     x_RD = g_VD.new_zeros(len(rows_R) + spare, g_VD.shape[1])
-    torch.index_select(g_VD, 0, rows_R.to(g_VD.device), out=x_RD[: len(rows_R)])
+    torch.index_select(g_VD.detach(), 0, rows_R.to(g_VD.device), out=x_RD[: len(rows_R)])
     if not x_RD.sum().isfinite():
         bad = (~x_RD.isfinite()).any(1).nonzero()[:, 0]
         raise ValueError(

@@ -44,10 +44,10 @@ def training_log(
     for name in names:
         recipe = recipes(run.cfg)[name]
         log = pd.DataFrame(read_log(work_dir("training", name, recipe, run.run_dir)))
-        logs.append(log.assign(activations=log["step"] * recipe.cfg.training.batch_size_acts))
-    log = pd.concat(logs, ignore_index=True)
-    log[["model", "seed"]] = log["model"].str.rsplit("_", n=1, expand=True)
-    return log
+        seed_of = {f"{name}_{seed}": seed for seed in run.seeds}  # as its models were called while they trained
+        named = dict(model=name, seed=log["model"].map(seed_of))
+        logs.append(log.assign(activations=log["step"] * recipe.cfg.training.batch_size_acts, **named))
+    return pd.concat(logs, ignore_index=True)
 
 # %% ../../nbs/16_experiment/11_curves.ipynb #c006
 LEVELS = {
@@ -58,7 +58,7 @@ LEVELS = {
 # %% ../../nbs/16_experiment/11_curves.ipynb #c006_1
 def _curve(log: pd.DataFrame, variant: str, seed: int, column: str) -> tuple[np.ndarray, np.ndarray]:
     "Steps and values of one curve"
-    rows = log[(log["model"] == variant) & (log["seed"].astype(int) == seed)].dropna(subset=[column])
+    rows = log[(log["model"] == variant) & (log["seed"] == seed)].dropna(subset=[column])
     return rows["step"].to_numpy(float), rows[column].to_numpy(float)
 
 # %% ../../nbs/16_experiment/11_curves.ipynb #c006_2

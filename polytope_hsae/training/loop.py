@@ -55,16 +55,24 @@ def validation_error(
     return measure
 
 # %% ../../nbs/12_training/07_loop.ipynb #c019
-def _check_specs(specs: Mapping[str, TrainSpec]) -> int:
+def _check_specs(specs: Mapping[str, TrainSpec], options: TrainOptions) -> int:
     "Steps of the schedule. UserError without a model, for a schedule that cannot work, or for two of unequal length."
     if not specs:
         raise UserError("there is no SAE to train: give at least one")
+    for name, spec in specs.items():
+        if isinstance(spec.stages, Stage) or not all(isinstance(s, Stage) for s in spec.stages):
+            raise UserError(f"stages of '{name}' is {spec.stages!r}: give a list such as [Stage('only', 1000)]")
     totals = {name: sum(s.steps for s in spec.stages) for name, spec in specs.items()}
     if len(set(totals.values())) > 1:
         raise UserError(
             f"the schedules have {totals} steps, and models are comparable only after equally many: "
             "give every SAE the same number of steps"
         )
+    total = next(iter(totals.values()))
+    if total == 0 or total < options.lr_warmup:
+        why = f"ends inside the warm-up of the learning rate, {options.lr_warmup} steps" if total else "trains nothing"
+        cure = f"plan more, or set lr_warmup to {total // 20}" if total else "give stages with steps"
+        raise UserError(f"a plan of {total} steps {why}: {cure}")
     for name, spec in specs.items():
         for s in spec.stages:
             if s.taught_row_lr_mult is not None and (spec.taught is None or s.decoder_lr_mult <= 0):
@@ -73,7 +81,7 @@ def _check_specs(specs: Mapping[str, TrainSpec]) -> int:
                 raise UserError(
                     f"stage {s.name} of '{name}' slows taught rows, but {why}: {cure}, or leave taught_row_lr_mult out"
                 )
-    return next(iter(totals.values()))
+    return total
 
 # %% ../../nbs/12_training/07_loop.ipynb #c019_1
 def fingerprint(
@@ -97,6 +105,21 @@ def fingerprint(
         }
     return json.loads(json.dumps(metadata))
 
+# %% ../../nbs/12_training/07_loop.ipynb #loop-sketch
+def _sketch(tensors: Iterable[Tensor]) -> list[float]:
+    "Norm of some tensors together, and their projections on three fixed directions. Cost: four passes in float64."
+    sums_4 = torch.zeros(4, dtype=torch.float64)
+    for k, t in enumerate(tensors):
+        x_N = t.detach().flatten().double()
+        at_N = k + torch.arange(len(x_N), device=x_N.device, dtype=torch.float64)
+        sums_4 += torch.stack([x_N @ x_N, *(x_N @ torch.cos(i * at_N) for i in (1, 2, 3))]).cpu()
+    return [math.sqrt(sums_4[0]), *sums_4[1:].tolist()]
+
+# %% ../../nbs/12_training/07_loop.ipynb #loop-alike
+def _alike(a: Sequence[float], b: Sequence[float], tolerance: float = 1e-3) -> bool:
+    "Whether two sketches are those of the same tensors, up to rounding"
+    return all(abs(x - y) <= tolerance * max(a[0], b[0]) for x, y in zip(a, b))
+
 # %% ../../nbs/12_training/07_loop.ipynb #c020
 class TrainRun:
     "A training run: its models, data, folder and progress."
@@ -110,7 +133,7 @@ class TrainRun:
         validate: Callable[[str, TrainSpec], Mapping[str, float]] | None,  # see `train`
         loggers: Sequence[Callable[[int, str, Mapping], None]],  # see `train`
     ):
-        self.total, self.step, self.activations = _check_specs(specs), 0, 0
+        self.total, self.step, self.activations = _check_specs(specs, options), 0, 0
         maps = {
             id(s.input_map): s.input_map.to(s.sae.dec_bias_D.device) for s in specs.values() if s.input_map is not None
         }
@@ -121,6 +144,9 @@ class TrainRun:
         self.validate, self.loggers = validate, loggers
         self.best: dict[str, list] = {name: [math.inf, 0] for name in specs}
         self.metadata = fingerprint(specs, options)
+        floats = lambda sae: (t for t in sae.state_dict().values() if t.is_floating_point())
+        self.start = {name: _sketch(floats(s.sae)) for name, s in specs.items()}
+        self.first: dict[str, Any] | None = None  # where the data began, and a sketch of the first batch
 
     @property
     def checkpoints(self) -> Path:
@@ -136,7 +162,10 @@ def save(
     "Write a checkpoint of this step."
     state = {
         "metadata": self.metadata,
+        "start": self.start,
+        "first": self.first,
         "trainees": {n: t.state() for n, t in self.trainees.items()},
+        "last": {n: [t.now, t.batch] for n, t in self.trainees.items()},
         "rng": rng_state(),
         "source": source or self.source.state(),
         "activations": self.activations,
@@ -146,19 +175,34 @@ def save(
 
 # %% ../../nbs/12_training/07_loop.ipynb #loop-load
 @patch
-def _load(self: TrainRun, step: int, state: dict[str, Any]) -> None:
-    "Continue at a checkpoint. UserError when it belongs to other settings."
+def _differences(self: TrainRun, state: dict[str, Any]) -> list[str]:
+    "What a checkpoint was made with that is otherwise today; draws the first batch again"
     ours, theirs = self.metadata, state["metadata"]
-    changed = sorted(k for k in ours.keys() | theirs.keys() if ours.get(k) != theirs.get(k))
-    if changed:
+    settings = sorted(k for k in ours.keys() | theirs.keys() if ours.get(k) != theirs.get(k))
+    begun = state.get("start", {})  # checkpoints of before these were kept have none
+    moved = [name for name, start in self.start.items() if not _alike(start, begun.get(name, start))]
+    found = ["other settings of " + ", ".join(settings)] if settings else []
+    found += ["other starting weights of " + ", ".join(moved)] if moved else []
+    if not found and (first := state.get("first")):
+        self.source.restore(first["source"])
+        found += [] if _alike(_sketch([next(self.source)]), first["sketch"]) else ["other activations"]
+    return found
+
+# %% ../../nbs/12_training/07_loop.ipynb #loop-load-state
+@patch
+def _load(self: TrainRun, step: int, state: dict[str, Any]) -> None:
+    "Continue at a checkpoint. UserError when it belongs to other settings, another start or other activations."
+    if changed := self._differences(state):
         raise UserError(
-            f"the checkpoint at step {step} in {self.checkpoints} was made with other settings of "
-            f"{', '.join(changed)}: restore them, or train anew without resuming"
+            f"the checkpoint at step {step} in {self.checkpoints} was made with {' and '.join(changed)}: "
+            "restore them, give another out_dir, or train anew with resume=False"
         )
     for name, trainee in self.trainees.items():
         trainee.load_state(state["trainees"][name])
+        trainee.now, trainee.batch = state.get("last", {}).get(name, (trainee.now, trainee.batch))
     self.source.restore(state["source"])
     self.step, self.activations, self.best = step, state["activations"], state["best"]
+    self.first = state.get("first")
     set_rng_state(state["rng"])
 
 # %% ../../nbs/12_training/07_loop.ipynb #loop-begin
@@ -192,9 +236,10 @@ def _inputs(self: TrainRun, batch_BD: Tensor) -> dict[str, Tensor]:
     mapped: dict[int, Tensor] = {}
     out = {}
     for name, t in self.trainees.items():
-        if batch_BD.dim() != 2 or batch_BD.shape[1] != t.sae.d:
+        if not isinstance(batch_BD, Tensor) or batch_BD.dim() != 2 or batch_BD.shape[1] != t.sae.d:
+            seen = f"{type(batch_BD).__name__} of shape {tuple(getattr(batch_BD, 'shape', ()))}"
             raise UserError(
-                f"a batch has shape {tuple(batch_BD.shape)}, but '{name}' takes n×{t.sae.d}: "
+                f"a batch is a {seen}, but '{name}' takes a Tensor of shape n×{t.sae.d}: "
                 "train it on activations of the model it was built for"
             )
         on_device_BD = batch_BD.to(t.sae.dec_bias_D.device, torch.float32, non_blocking=True)
@@ -238,6 +283,8 @@ def advance(self: TrainRun) -> int:
     wrong = {name: why for name, why in checked.items() if why}
     if wrong:
         self._refuse(batch_BD, wrong, position)
+    if self.step == 0:
+        self.first = {"source": position, "sketch": _sketch([batch_BD])}
     self._each(lambda name: self.trainees[name].apply(self.step))
     self.step += 1
     self.activations += len(batch_BD)
@@ -283,6 +330,12 @@ def should_stop(self: TrainRun) -> bool:
     due = o.patience is not None and self.step > 0 and self.step % o.validate_every == 0
     return due and all(self.step - at >= o.patience for _, at in self.best.values())
 
+# %% ../../nbs/12_training/07_loop.ipynb #loop-is-over
+@patch(as_prop=True)
+def is_over(self: TrainRun) -> bool:
+    "Whether nothing is left to train"
+    return self.step >= self.total or self.should_stop
+
 # %% ../../nbs/12_training/07_loop.ipynb #c024
 @patch
 def log_and_checkpoint(self: TrainRun) -> None:
@@ -315,10 +368,10 @@ def carry_out(
     progress: bool,  # show a bar
 ) -> None:
     "Every step that is left, with its logs and checkpoints; SIGTERM ends it with a checkpoint and exit code 143."
-    bar = tqdm(unit=" act", unit_scale=True, desc="training", disable=not progress)
+    bar = tqdm(unit=" act", unit_scale=True, desc="training", disable=not progress or self.is_over)
     with catch_sigterm() as asked, keep_freed_memory(), bar:
         try:
-            while self.step < self.total and not self.should_stop:
+            while not self.is_over:
                 self.show(bar, self.advance())
                 self.log_and_checkpoint()
                 if after_step is not None:
@@ -355,6 +408,19 @@ def report(self: TrainRun) -> TrainReport:
         averaged={n: sae for n, t in self.trainees.items() if (sae := t.averaged()) is not None},
     )
 
+# %% ../../nbs/12_training/07_loop.ipynb #loop-specs
+def _specs(models: Any, batches: Any, **bare: Any) -> dict[str, TrainSpec]:
+    "Every model with its plan. UserError when models or batches are of another kind than `train` takes."
+    if not isinstance(models, Mapping):
+        raise UserError(f"models is a {type(models).__name__}: give SAEs by name, such as {{'h': sae}}")
+    if isinstance(batches, Tensor):
+        shape = tuple(batches.shape)
+        raise UserError(f"batches is one tensor of shape {shape}: give several n×d batches, such as x.split(256)")
+    wrong = [name for name, m in models.items() if not isinstance(m, (SAE, TrainSpec))]
+    if wrong:
+        raise UserError(f"'{wrong[0]}' is a {type(models[wrong[0]]).__name__}: give an SAE or a TrainSpec")
+    return {name: m if isinstance(m, TrainSpec) else TrainSpec(m, **bare) for name, m in models.items()}
+
 # %% ../../nbs/12_training/07_loop.ipynb #c025_1
 def train(
     models: Mapping[str, SAE | TrainSpec],  # by name, trained in place; a bare SAE takes stages, weights and map below
@@ -373,12 +439,15 @@ def train(
 ) -> TrainReport:
     """Train several SAEs in one pass over the data, and continue exactly where an earlier attempt was killed.
 
-    SIGTERM ends it with a checkpoint and exit code 143. Raises `UserError`, with the state kept, on a step that is not
-    finite or whose error spikes. Cost: per step and SAE one pass forward and back, AdamW, and M·s²·d for the frames.
+    A finished run found in `out_dir` is given back as it was. SIGTERM ends training with a checkpoint and exit code
+    143. Raises `UserError` when the checkpoints there have other settings, another start or other activations, and,
+    with the state kept, on a step that is not finite or whose error spikes. Cost: per step and SAE one pass forward and
+    back, AdamW, and M·s²·d for the frames.
     """
-    bare = dict(stages=stages, weights=weights, input_map=input_map)
-    specs = {name: m if isinstance(m, TrainSpec) else TrainSpec(m, **bare) for name, m in models.items()}
+    specs = _specs(models, batches, stages=stages, weights=weights, input_map=input_map)
     run = TrainRun(specs, batches, out_dir, options, validate, loggers)
     run.begin(resume)
+    if progress and run.is_over:
+        tqdm.write(f"found finished: {run.step} steps in {run.folder}, nothing to train (resume=False trains anew)")
     run.carry_out(after_step, progress)
     return run.report()

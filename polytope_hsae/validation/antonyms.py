@@ -14,6 +14,7 @@ import yaml
 from torch import LongTensor, Tensor
 
 from ..concepts.lexicon import data_dir
+from ..core import TooFew
 from ..estimators.lda import concept_vectors
 from ..geometry.causal import cosine
 from ..results import Result
@@ -75,10 +76,10 @@ def antonym_result(
     """Median cosine of antonyms beside that of re-paired words.
 
     *Holds* means opposed, *fails* that they are no more opposed than chance pairs. The null exchanges the second words
-    among pairs of similar frequency. Raises ValueError below 10 pairs.
+    among pairs of similar frequency. Raises TooFew below 10 pairs.
     """
     if len(pairs_P2) < 10:
-        raise ValueError(f"{len(pairs_P2)} antonym pairs are single tokens in this vocabulary; at least 10 are needed")
+        raise TooFew(f"{len(pairs_P2)} antonym pairs are single tokens in this vocabulary; at least 10 are needed")
     a_PD, b_PD = g_VD[pairs_P2[:, 0]], g_VD[pairs_P2[:, 1]]
     cos_P = cosine(a_PD, b_PD).double().numpy()
     rank_P = pairs_P2[:, 1].numpy()
@@ -133,11 +134,11 @@ def opposed_class_result(
 ) -> tuple[Result, np.ndarray]:  # the result, and the K × K matrix of cosines
     """Cosine of two opposed classes minus the mean of all other pairs, beside the same with words dealt anew.
 
-    Raises ValueError on small classes.
+    Raises TooFew on small classes.
     """
     small = {name: len(t) for name, t in classes.items() if len(t) < 5}
     if small:
-        raise ValueError(
+        raise TooFew(
             f"classes {small} have fewer than 5 single-token words in this vocabulary; choose a model with a larger one"
         )
     sizes, words = [len(t) for t in classes.values()], torch.cat(list(classes.values()))

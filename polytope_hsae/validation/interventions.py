@@ -13,6 +13,7 @@ import pandas as pd
 import torch
 from torch import Tensor
 
+from ..core import TooFew
 from ..results import Result
 from ..stats.inference import null_summary, percentile_interval, subtree_weights, weighted_medians
 from .design import Study
@@ -86,7 +87,11 @@ def steering_doses(
     unrelated_NSD: Tensor,  # N vectors in the place of each concept's, for instance from shuffled rows
     alphas: Sequence[float] = (0.5, 1.0, 2.0),
 ) -> pd.DataFrame:  # one row per parent, α and direction (draw −1: the concept's own)
-    "Gain of the parent's held-out words and KL of its children's shares (median and 90 % quantile over contexts)."
+    """Gain of the parent's held-out words and KL of its children's shares (median and 90 % quantile over contexts).
+
+    Raises TooFew when no parent has two children with held-out words of their own."""
+    if not len(plan.parents_F):
+        raise TooFew("no parent has two children with held-out words of their own, whose shares steering could change")
     parents = torch.from_numpy(plan.parents_F)
     own_FD = vectors_SD[parents]
     own_gain_F, _ = sibling_share_kl(context_BD[:1], rows_RD, plan, own_FD)

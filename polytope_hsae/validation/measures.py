@@ -44,6 +44,8 @@ def separation_auc(
     strangers: list[LongTensor],  # words outside it, may be empty
 ) -> np.ndarray:  # [S], NaN where there are no strangers
     "P(member scores above stranger), ties one half, from ranks: all synsets at once by one sort."
+    if not members:
+        return np.empty(0)
     flat = lambda lists: (torch.cat(lists).numpy(), np.repeat(np.arange(len(lists)), [len(t) for t in lists]))
     (pos, pos_seg), (neg, neg_seg) = flat(members), flat(strangers)
     score = np.concatenate([scores_RS[pos, pos_seg], scores_RS[neg, neg_seg]])

@@ -78,9 +78,10 @@ def like_published(
     conditions = {"real": [statistics(rows_RD, vectors)], "random parent": [at_random], **{null: [] for null in fakes}}
     for (null, _), found in zip(draws, drawn):
         conditions[null].append(found)
+    everything = lambda found, name: np.concatenate([f.get(name, np.empty(0)) for f in found])
     cell = lambda found, name: (
-        np.nanquantile(np.concatenate([f[name] for f in found]), [0.25, 0.5, 0.75])
-        if name in found[0]
+        np.nanquantile(values, [0.25, 0.5, 0.75])
+        if np.isfinite(values := everything(found, name)).any()
         else [np.nan] * 3
     )
     return pd.DataFrame(

@@ -53,7 +53,7 @@ def plan_simplices(
         parents.append(parent)
         vertices.append(np.array(kids))
     sizes = np.array([len(kids) for _, kids, *_ in lines], dtype=int)
-    start_N = np.concatenate([[0], np.cumsum(sizes)[:-1]]).astype(int)
+    start_N = np.cumsum(sizes) - sizes
     column = lambda i: np.array([line[i] for line in lines], dtype=int)
     return SimplexPlan(
         np.array(parents, dtype=int),
