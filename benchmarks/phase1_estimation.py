@@ -34,8 +34,7 @@ import torch
 from sklearn.covariance import ledoit_wolf
 from tqdm.auto import tqdm
 
-from polytope_hsae.assets import load_model, load_wordnet
-from polytope_hsae.assets.unembedding import unembedding
+from polytope_hsae.assets import load_model, load_wordnet, unembedding
 from polytope_hsae.concepts.selection import build_concepts
 from polytope_hsae.estimators.batched import estimate_sets, plan_estimation
 from polytope_hsae.geometry.causal import causal_geometry

@@ -19,7 +19,7 @@ from tqdm.auto import tqdm
 from .corpus import Packed, framed_tokens
 from .store import ActivationStore, StoreWriter
 from ..assets.models import LoadedModel
-from ..assets.unembedding import Unembedding, unembedding
+from ..assets.unembed import Unembedding, unembedding
 from ..core import UserError
 
 # %% ../../nbs/07_activations/01_capture.ipynb #c006

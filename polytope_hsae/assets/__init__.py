@@ -5,7 +5,7 @@
 # %% auto #0
 __all__ = ['ASSETS', 'LoadedModel', 'Unembedding', 'asset_state', 'cache_dir', 'check_model_name', 'check_source',
            'converted_model', 'fetch_command', 'fetch_packages', 'iter_texts', 'load_model', 'load_wordnet',
-           'resolve_device', 'untrained_unembedding']
+           'resolve_device', 'unembedding', 'untrained_unembedding']
 
 # %% ../../nbs/03_assets/index.ipynb #imports
 from importlib import import_module
@@ -17,14 +17,14 @@ from .texts import check_source, iter_texts
 
 if TYPE_CHECKING:
     from polytope_hsae.assets.models import LoadedModel, converted_model, load_model, resolve_device
-    from polytope_hsae.assets.unembedding import Unembedding, untrained_unembedding
+    from polytope_hsae.assets.unembed import Unembedding, unembedding, untrained_unembedding
     from polytope_hsae.assets.wordnet import load_wordnet
 
 
 # %% ../../nbs/03_assets/index.ipynb #later
 _LATER = {
     "models": ("LoadedModel", "converted_model", "load_model", "resolve_device"),
-    "unembedding": ("Unembedding", "untrained_unembedding"),
+    "unembed": ("Unembedding", "unembedding", "untrained_unembedding"),
     "wordnet": ("load_wordnet",),
 }  # module → its names here
 
@@ -54,5 +54,6 @@ _all_ = [
     "load_model",
     "load_wordnet",
     "resolve_device",
+    "unembedding",
     "untrained_unembedding",
 ]

@@ -22,7 +22,7 @@ import torch
 from IPython.display import Markdown, display
 from torch import LongTensor, Tensor
 
-from ..assets.unembedding import untrained_unembedding
+from ..assets.unembed import untrained_unembedding
 from ..assets.wordnet import load_wordnet
 from ..concepts.selection import ConceptSet, build_concepts
 from ..config import Config

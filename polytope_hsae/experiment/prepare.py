@@ -13,7 +13,7 @@ import torch
 from torch import Tensor
 
 from ..assets.models import LoadedModel, load_model, resolve_device
-from ..assets.unembedding import Unembedding, unembedding
+from ..assets.unembed import Unembedding, unembedding
 from ..assets.wordnet import load_wordnet
 from polytope_hsae.concepts.selection import (
     Labels,

@@ -16,7 +16,7 @@ from torch import Tensor
 
 from ..activations.store import SPLITS, ActivationStore, StoreWriter
 from ..assets.models import LoadedModel
-from ..assets.unembedding import Unembedding, unembedding
+from ..assets.unembed import Unembedding, unembedding
 from ..concepts.selection import ConceptSet, Labels, Selection, label_tokens
 from ..config import Config, load_config
 from ..estimators.teacher import Teacher, save_teacher

@@ -13,7 +13,7 @@ from typing import Iterable, NamedTuple
 import torch
 from torch import Tensor
 
-from ..assets.unembedding import Unembedding
+from ..assets.unembed import Unembedding
 from ..core import UserError, atomic_write
 from polytope_hsae.metrics.concepts import (
     ConceptActivations,
