@@ -20,14 +20,12 @@ if TYPE_CHECKING:
     from polytope_hsae.assets.unembed import Unembedding, unembedding, untrained_unembedding
     from polytope_hsae.assets.wordnet import load_wordnet
 
-
 # %% ../../nbs/03_assets/index.ipynb #later
 _LATER = {
     "models": ("LoadedModel", "converted_model", "load_model", "resolve_device"),
     "unembed": ("Unembedding", "unembedding", "untrained_unembedding"),
     "wordnet": ("load_wordnet",),
 }  # module → its names here
-
 
 # %% ../../nbs/03_assets/index.ipynb #getattr
 def __getattr__(name: str) -> Any:
@@ -36,7 +34,6 @@ def __getattr__(name: str) -> Any:
         if name in names:
             return getattr(import_module(f"polytope_hsae.assets.{module}"), name)
     raise AttributeError(f"module 'polytope_hsae.assets' has no attribute '{name}'")
-
 
 # %% ../../nbs/03_assets/index.ipynb #all
 _all_ = [

@@ -88,7 +88,6 @@ def _check_bytes(
     what = what or "binary: give a text file, JSON lines, CSV, TSV or parquet"
     raise UserError(f"data.source '{source}' is {what}")
 
-
 # %% ../../nbs/03_assets/05_texts.ipynb #text-object
 def _object(line: str) -> dict[str, Any] | None:
     "The JSON object that a line is as a whole; None when it is none"
@@ -272,7 +271,6 @@ def _is_text(value: Any) -> bool:
         return isinstance(value, str) and bool(value.strip()) and bool(value.encode("utf-8"))
     except UnicodeEncodeError:
         return False
-
 
 # %% ../../nbs/03_assets/05_texts.ipynb #text-filled
 def _filled(
