@@ -356,7 +356,13 @@ def _wrong_steps(c: "Config") -> Iterator[str]:
         )
     if max(t.baseline.shorter, default=0) >= steps:
         yield (
-            f"training.baseline.shorter is {t.baseline.shorter} but the baseline takes {steps} steps; " "choose fewer"
+            f"training.baseline.shorter is {t.baseline.shorter} but the baseline takes {steps} steps; choose fewer"
+        )
+    shortest = min([steps, *t.baseline.shorter])
+    if t.lr_warmup > shortest:
+        yield (
+            f"training.lr_warmup is {t.lr_warmup} but the shortest run takes {shortest} steps and would end inside it; "
+            "lower it, a twentieth of the steps is usual"
         )
     if (t.tune.lr or t.tune.l1) and t.tune.steps > steps:
         yield (f"training.tune.steps is {t.tune.steps} but a whole run takes {steps} steps; a trial must not be longer")

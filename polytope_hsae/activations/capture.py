@@ -76,8 +76,8 @@ def decoder_blocks(loaded: LoadedModel) -> torch.nn.ModuleList:
         if found:
             break
     if len(found) != 1:
-        lists = f"{loaded.name} has {len(found)} lists of modules that could be its decoder blocks, expected 1"
-        raise UserError(f"{lists}: set teacher.map_to_layer to null for this architecture")
+        several = f"{loaded.name} has {len(found)} lists of modules that could be its decoder blocks, expected 1"
+        raise UserError(f"{several}: set teacher.map_to_layer to null for this architecture")
     return found[0]
 
 # %% ../../nbs/07_activations/01_capture.ipynb #c008b_1

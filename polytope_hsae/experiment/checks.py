@@ -13,7 +13,7 @@ from typing import Iterator, Mapping, Sequence
 import torch
 from torch import Tensor
 
-from ..activations.capture import decoder_blocks
+from ..activations.capture import check_window, decoder_blocks
 from ..activations.store import SPLITS
 from ..config import Config, TeacherConfig
 from ..core import UserError
@@ -61,7 +61,7 @@ def _wrong_requests(cfg: Config, setup: Setup) -> Iterator[str]:
     "Blocks the model does not have, nothing to steer by, a package that is not installed."
     if cfg.teacher.map_to_layer:
         last = len(decoder_blocks(setup.loaded)) - 1
-        missing = [b for b in cfg.model.layers_probe if b != "last" and b > last]
+        missing = [b for b in cfg.model.layers_probe if isinstance(b, int) and b > last]
         if missing:
             name = setup.loaded.name
             yield f"model.layers_probe names block {missing[0]}, but {name} has blocks 0 to {last}: name these"
@@ -182,6 +182,7 @@ def check_run(
 
     Cost: one look at the words of the taught concepts and at the tokens that follow the contexts; nothing is read
     through the model."""
+    check_window(setup.loaded, cfg.data.window_length)
     wrong = [f(cfg, setup) for f in (_wrong_requests, _wrong_sizes, _wrong_words, _wrong_teachers)]
     if contexts is not None:
         wrong += [f(cfg, setup, contexts) for f in (_wrong_pools, _few_contexts)]
