@@ -355,9 +355,7 @@ def _wrong_steps(c: "Config") -> Iterator[str]:
             "give both variants the same number"
         )
     if max(t.baseline.shorter, default=0) >= steps:
-        yield (
-            f"training.baseline.shorter is {t.baseline.shorter} but the baseline takes {steps} steps; choose fewer"
-        )
+        yield (f"training.baseline.shorter is {t.baseline.shorter} but the baseline takes {steps} steps; choose fewer")
     shortest = min([steps, *t.baseline.shorter])
     if t.lr_warmup > shortest:
         yield (
