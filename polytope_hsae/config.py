@@ -70,7 +70,7 @@ class Section(BaseModel):
 class RunConfig(Section):
     "What belongs to the run as a whole."
 
-    seed: Annotated[int, Field(ge=0)] = 123  # first random seed; further seeds count up from it
+    seed: Annotated[int, Field(ge=0, lt=2**63)] = 123  # first random seed; further seeds count up from it
     budget_hours: Positive = 30.0  # hours the run is meant to fit in; the report sets it beside the time used
 
 # %% ../nbs/02_config.ipynb #c010_1

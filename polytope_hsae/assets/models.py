@@ -7,6 +7,7 @@ __all__ = ['Read', 'LoadedModel', 'converted_model', 'resolve_device', 'check_we
            'load_model']
 
 # %% ../../nbs/03_assets/02_models.ipynb #imports
+import re
 from pathlib import Path
 from typing import Any, Callable, Collection, Mapping, NamedTuple, TypeVar
 
@@ -92,8 +93,9 @@ def _changes_model(
     key: str,  # a weight that the file has and the model does not
 ) -> bool:
     "Whether a left-over weight belongs into what the model computes: further blocks, further parts of a block, a bias"
-    if not key.endswith((".weight", ".bias")):
-        return False  # a buffer, such as the masks of old checkpoints
+    leaf = key.rpartition(".")[2]
+    if leaf not in ("weight", "bias") and not re.search("scale|zero|quant|absmax|qweight", leaf):
+        return False  # a buffer, such as the masks of old checkpoints; scales belong to quantised weights
     path, in_block = key.split("."), False
     module: torch.nn.Module = model if path[0] in model._modules else model.base_model
     for part in path[:-1]:

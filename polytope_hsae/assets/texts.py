@@ -103,7 +103,10 @@ def _looks_like_csv(
     delimiter: str,  # between fields
 ) -> bool:
     "Whether lines are a header of plain names and rows of as many fields"
-    header, *rows = list(csv.reader(lines, delimiter=delimiter)) or [[]]
+    try:
+        header, *rows = list(csv.reader(lines, delimiter=delimiter)) or [[]]
+    except csv.Error:  # a field past csv's limit, or a lone carriage return: prose
+        return False
     rows = rows[:-1] if len(rows) > 3 else rows  # the last may be cut
     named = len(header) > 1 and all(re.fullmatch(r"[\w.-]+( [\w.-]+){0,2}", name) for name in header)
     alike = all(len(row) == len(header) for row in rows)

@@ -79,7 +79,7 @@ def measure(
 
     def on_edges(values_A: Tensor | np.ndarray) -> np.ndarray:
         full = np.full(len(study.edges_E2), np.nan)
-        full[study.apart_A] = values_A
+        full[study.apart_A.numpy()] = np.asarray(values_A)  # a tensor of one entry would be taken for a number
         return full
 
     between = lambda index, i, j: whole[index[:, j]] - whole[index[:, i]]

@@ -10,7 +10,6 @@ __all__ = ['DRAWS', 'GeometryValidation', 'null_rows', 'fingerprint_of', 'keep_d
 import hashlib
 import io
 import warnings
-import zipfile
 from pathlib import Path
 from typing import Any, Callable, Mapping, NamedTuple, Sequence
 
@@ -104,11 +103,11 @@ def keep_draws(
     key: str,  # fingerprint of what decides the draws
     found: Sequence[Measures],  # the first draws
 ) -> None:
-    "Write draws to a file, whole or not at all, with a checksum for each array."
+    "Write draws to a file, whole or not at all, with the SHA-256 of all of it behind."
     stacked = {f"{level}/{k}": np.stack([m[level][k] for m in found]) for level in found[0] for k in found[0][level]}
     buffer = io.BytesIO()
     np.savez(buffer, key=np.array(key), **stacked)
-    atomic_write(path, buffer.getvalue())
+    atomic_write(path, buffer.getvalue() + hashlib.sha256(buffer.getvalue()).digest())
 
 # %% ../../nbs/09_validation/06_validate.ipynb #kept-draws
 def kept_draws(
@@ -118,13 +117,13 @@ def kept_draws(
     "The draws kept under a key; none when the file is missing or holds others, and none, with a warning, when damaged."
     if not path.exists():
         return []
-    try:
-        with open(path, "rb") as file, np.load(file, allow_pickle=False) as arrays:
-            stacked = {name: arrays[name] for name in arrays.files}
-        if str(stacked.pop("key")) != key:
-            return []
-    except (OSError, ValueError, KeyError, EOFError, zipfile.BadZipFile) as e:
-        warnings.warn(f"the draws kept in {path} are damaged ({type(e).__name__}) and are made again", stacklevel=2)
+    whole, size = path.read_bytes(), hashlib.sha256().digest_size
+    if hashlib.sha256(whole[:-size]).digest() != whole[-size:]:
+        warnings.warn(f"the draws kept in {path} are damaged and are made again", stacklevel=2)
+        return []
+    with np.load(io.BytesIO(whole[:-size]), allow_pickle=False) as arrays:
+        stacked = {name: arrays[name] for name in arrays.files}
+    if str(stacked.pop("key")) != key:
         return []
     found: list[Measures] = [{} for _ in next(iter(stacked.values()))]
     for name, values_NU in stacked.items():
