@@ -29,7 +29,7 @@ _OTHER_HEAD = re.compile(r".*(Classification|QuestionAnswering|MultipleChoice|Re
 # %% ../../nbs/03_assets/01_lookup.ipynb #weights-fault
 def _weights_fault(files: Collection[str], config: Mapping[str, Any]) -> str | None:
     "What is wrong with how the weights are kept, going by the names of the files"
-    whole = ("model.safetensors", "model.safetensors.index.json", config.get("transformers_weights"))
+    whole = ("model.safetensors", "model.safetensors.index.json", str(config.get("transformers_weights")))
     if any(name in files for name in whole):
         return None
     others = sorted(f for f in files if _OTHER_WEIGHTS.match(f) and not _NO_WEIGHTS.match(f))
@@ -50,7 +50,7 @@ def config_fault(
     config: Mapping[str, Any],  # config.json, or what is known of it
 ) -> str | None:  # the fault and its remedy, to follow the model's name; None when there is none
     "What in a model's configuration speaks against a causal language model."
-    kinds = list(config.get("architectures") or [])
+    kinds = [str(kind) for kind in config.get("architectures") or []]
     kind = ", ".join(kinds) or config.get("model_type") or "of unknown type"
     if config.get("is_encoder_decoder"):
         return f"is an encoder-decoder ({kind}): a model that only decodes is needed, such as Llama or Gemma"
@@ -124,11 +124,15 @@ def check_folder(
     fault = files_fault(files, config, base)
     if fault is not None:
         raise UserError(f"model '{name}' {fault}")
-    index = _read_json(name, folder / "model.safetensors.index.json").get("weight_map", {})
-    single = config.get("transformers_weights", "model.safetensors")
-    parts = [single] if single in files else sorted(set(index.values()))
+    index = _read_json(name, folder / "model.safetensors.index.json").get("weight_map")
+    single = str(config.get("transformers_weights") or "model.safetensors")
+    named = sorted({str(part) for part in index.values()}) if isinstance(index, dict) else []
+    parts = [single] if single in files else named
+    if not parts:
+        again = "copy or download it again"
+        raise UserError(f"model '{name}': model.safetensors.index.json names no file of weights: {again}")
     absent = [part for part in parts if part not in files]
-    if absent or not parts:
+    if absent:
         found = f"lacks {len(absent)} of the {len(parts)} parts that its index names ({', '.join(absent[:1])})"
         raise UserError(f"model '{name}' {found}: copy or download them, too")
     for part in parts:
