@@ -12,20 +12,20 @@ from pathlib import Path
 import nltk
 from nltk.corpus.reader.wordnet import WordNetCorpusReader
 
-from .packages import _complete_folder, cache_dir, checked_parts, fetch_command
+from .packages import _complete_folder, checked_parts, converted_dir, fetch_command
 from ..core import UserError
 
 # %% ../../nbs/03_assets/04_wordnet.ipynb #c028
 def embedded_wordnet_dir() -> Path:
     "An `nltk_data` folder whose corpora/wordnet is the embedded WordNet 3.0 with LF line ends."
-    data = cache_dir() / "nltk_data"
-    if not (data / "corpora" / "wordnet").is_dir():
+    final = converted_dir("wordnet")
+    if not final.is_dir():
         files = checked_parts("wordnet")
-        with _complete_folder(data / "corpora" / "wordnet") as tmp:
+        with _complete_folder(final) as tmp:
             for file in files:
                 (tmp / file.name).write_bytes(file.read_bytes().replace(b"\r\n", b"\n"))
             tmp.chmod(0o755)
-    return data
+    return final.parents[1]
 
 # %% ../../nbs/03_assets/04_wordnet.ipynb #c028_1
 class _EnglishReader(WordNetCorpusReader):

@@ -17,6 +17,7 @@ import torch
 from torch import Tensor
 
 from ..activations.store import SPLITS
+from ..assets.models import row_tokens
 from .contexts import labelled_contexts
 from .folder import model_dir, variant_scores
 from .setup import RunContext
@@ -57,7 +58,7 @@ def probe_contexts(
         parts.append(batch.keep(torch.from_numpy(keep_N[start : start + n])))
         start += n
     found = LabelledContexts.join(parts)
-    letter_V = first_letters(setup.loaded.tokenizer.convert_ids_to_tokens(range(len(setup.split_V))))
+    letter_V = first_letters(row_tokens(setup.loaded.tokenizer))
     return found._replace(letter_B=setup.own_words(found.next_token_B, split, letter_V))
 
 # %% ../../nbs/16_experiment/12_probe.ipynb #c010
