@@ -1,5 +1,7 @@
-# run: the whole study on the embedded model · test: everything CI checks · docs: the site · lab: JupyterLab
+# run: the whole study on the embedded model · test: everything CI checks · lab: JupyterLab
+# docs: the site, by Quarto, in _docs/ · docs-check: the same pages without Quarto, in _site/, and what is wrong with them
 # format: isort, black, flake8 · outputs: execute changed notebooks and store what they show · house: what is where · clean
+# gpu: kernels, a step and a run on CUDA beside the CPU, and rates at full size, in nine minutes at most
 VENV   ?= .venv
 PYTHON ?= python3
 BIN    := $(VENV)/bin
@@ -7,7 +9,7 @@ export PIP_CONSTRAINT := $(CURDIR)/constraints.txt
 export PIP_DISABLE_PIP_VERSION_CHECK := 1
 unexport PYTHONDONTWRITEBYTECODE
 
-.PHONY: run test docs lab format outputs house clean
+.PHONY: run test gpu docs docs-check lab format outputs house clean
 
 run: $(VENV)/ready
 	$(BIN)/polytope-hsae run --config demo
@@ -15,9 +17,14 @@ run: $(VENV)/ready
 test: $(VENV)/ready
 	$(BIN)/python scripts/test.py
 
+gpu: $(VENV)/ready
+	$(BIN)/python scripts/gpu.py
+
 docs: $(VENV)/ready
-	@command -v quarto >/dev/null || { echo "make docs needs Quarto, which is not on PATH: install it from https://quarto.org/docs/get-started" >&2; exit 2; }
-	PATH="$(CURDIR)/$(BIN):$$PATH" nbdev_docs
+	$(BIN)/python scripts/docs.py
+
+docs-check: $(VENV)/ready
+	$(BIN)/python scripts/docs.py --check
 
 lab: $(VENV)/ready
 	$(BIN)/jupyter lab nbs/index.ipynb
@@ -40,4 +47,4 @@ $(VENV)/ready: settings.ini setup.py constraints.txt
 	touch $@
 
 clean:
-	rm -rf $(VENV) runs _proc _docs build *.egg-info
+	rm -rf $(VENV) runs _proc _docs _site build *.egg-info

@@ -19,7 +19,7 @@ from typing import Callable, Iterator, NamedTuple
 ROOT = Path(__file__).resolve().parent.parent
 NBS = ROOT / "nbs"
 PACKAGE = "polytope_hsae"
-ROOMS = {"experiments", "theory", "tutorials", "reports", "benchmarks"}  # folders beside the package's own
+ROOMS = {"guides", "experiments", "theory", "tutorials", "reports", "benchmarks"}  # folders beside the package's own
 PAGES = {"index.ipynb", "glossary.ipynb"}  # pages that stand at the top
 DIRECTIVE = re.compile(r"^\s*#\s*\|\s*([\w-]+):?\s*(.*)$")
 EXPORTS = {"export", "exports", "exporti"}

@@ -9,15 +9,13 @@ __all__ = ['STORE_COLUMNS', 'SPLITS', 'is_complete', 'StoreWriter', 'ActivationS
 import json
 from itertools import count
 from pathlib import Path
-from typing import Any, Iterator, Sequence
+from typing import Any, Iterator, NamedTuple, Sequence
 
 import torch
 from fastcore.basics import patch
+from ..core import UserError, atomic_write, file_sha256, read_ahead, write_tensors
 from safetensors import safe_open
-from safetensors.torch import save
 from torch import Tensor
-
-from ..core import UserError, atomic_write, file_sha256
 
 # %% ../../nbs/07_activations/02_store.ipynb #c006
 STORE_COLUMNS = ("resid", "token", "next_token", "doc", "split", "picked")
@@ -101,9 +99,9 @@ def flush(
     if waiting:
         rows = {k: torch.cat([p[k] for p in self.pending]).contiguous() for k in STORE_COLUMNS}
         name = f"shard_{len(self.index['shards']):05d}.safetensors"
-        path = atomic_write(self.folder / name, save(rows))
+        sha256 = write_tensors(self.folder / name, rows)
         splits = torch.bincount(rows["split"].long(), minlength=3).tolist()
-        self.index["shards"].append({"name": name, "rows": waiting, "splits": splits, "sha256": file_sha256(path)})
+        self.index["shards"].append({"name": name, "rows": waiting, "splits": splits, "sha256": sha256})
         self.pending = []
     self.index.update(progress=progress, counts=counts, complete=complete, dim=self.index.get("dim"))
     if waiting:
@@ -148,18 +146,19 @@ class ActivationStore:
 
 # %% ../../nbs/07_activations/02_store.ipynb #c009-shard
 @patch
-def read_shard(
+def read(
     self: ActivationStore,
     shard: dict[str, Any],  # its entry in the index
     columns: Sequence[str] = STORE_COLUMNS,
     split: int | None = None,  # a number of `SPLITS`; None: all rows
+    rows: slice = slice(None),  # neighbouring rows of the shard
 ) -> dict[str, Tensor]:
-    "Columns of one shard, in the stored dtype"
+    "Columns of some rows of a shard, in the stored dtype; no other rows are read"
     with safe_open(self.verified(shard), "pt") as f:
-        found = {k: f.get_tensor(k) for k in columns}
-        if split is None:
+        found = {k: f.get_slice(k)[rows] for k in columns}
+        if split is None or shard["splits"][split] == shard["rows"]:
             return found
-        mine = f.get_tensor("split") == split
+        mine = f.get_slice("split")[rows] == split
         return {k: v[mine] for k, v in found.items()}
 
 # %% ../../nbs/07_activations/02_store.ipynb #c009-stream
@@ -168,11 +167,15 @@ def stream(
     self: ActivationStore,
     split: int | None = None,  # a number of `SPLITS`; None: all
     columns: Sequence[str] = STORE_COLUMNS,
-) -> Iterator[dict[str, Tensor]]:  # one part per shard, rows in the order they were captured
-    "A split shard by shard, in the stored dtype. Memory: one shard."
+    rows: int = 32_768,  # of a shard that are read at a time
+) -> Iterator[dict[str, Tensor]]:  # rows in the order they were captured, in parts of at most so many
+    "A split piece by piece, in the stored dtype. Memory: one piece."
     for shard in self.index["shards"]:
         if split is None or shard["splits"][split]:
-            yield self.read_shard(shard, columns, split)
+            for first in range(0, shard["rows"], rows):
+                part = self.read(shard, columns, split, slice(first, first + rows))
+                if len(part[columns[0]]):
+                    yield part
 
 # %% ../../nbs/07_activations/02_store.ipynb #c009-load
 @patch
@@ -180,7 +183,7 @@ def load(
     self: ActivationStore,
     split: int | None = None,  # a number of `SPLITS`; None: all
     columns: Sequence[str] = STORE_COLUMNS,
-    limit: int | None = None,  # no more shards once this many rows are there
+    limit: int | None = None,  # no more is read once this many rows are there
 ) -> dict[str, Tensor]:  # rows in the order they were captured
     "A split, or its first rows, in memory"
     parts, rows = [], 0
@@ -193,46 +196,58 @@ def load(
 
 # %% ../../nbs/07_activations/02_store.ipynb #c010
 def _order(n: int, seed: int, epoch: int, part: int = 0) -> Tensor:
-    "A random order of n things: the shards of an epoch (part 0), or the rows of its groups of shards (1, 2, …)"
+    "A random order of n things: the pieces of an epoch (part 0), or the rows of its groups of pieces (1, 2, …)"
     generator = torch.Generator().manual_seed(seed + 1_000_003 * epoch + 7919 * part)
     return torch.randperm(n, generator=generator)
 
 # %% ../../nbs/07_activations/02_store.ipynb #c010-groups
-def _shard_groups(
-    shards: Sequence[dict[str, Any]],  # of the index
-    split: int,
-    order: Sequence[int],  # in which shards are visited
-    buffer_rows: int,
-) -> Iterator[list[dict[str, Any]]]:
-    "Shards in the given order, in groups whose rows of a split fit the buffer (one shard always does)"
+class _Piece(NamedTuple):
+    "Neighbouring rows of one shard."
+
+    shard: int  # place in the index
+    start: int  # first row
+    stop: int  # row behind the last
+    rows: int  # of the split that is read, among them
+
+# %% ../../nbs/07_activations/02_store.ipynb #c010-pieces
+def _pieces(store: ActivationStore, split: int, size: int) -> list[_Piece]:
+    "All rows of a split in pieces of so many, in the order they were captured. Cost: one column of the store."
+    pieces = []
+    for i, shard in enumerate(store.index["shards"]):
+        if shard["splits"][split]:
+            for row_N in (store.read(shard, ["split"])["split"] == split).nonzero()[:, 0].split(size):
+                pieces.append(_Piece(i, int(row_N[0]), int(row_N[-1]) + 1, len(row_N)))
+    return pieces
+
+# %% ../../nbs/07_activations/02_store.ipynb #c010-group
+def _groups(pieces: Sequence[_Piece], order: Sequence[int], buffer_rows: int) -> Iterator[list[_Piece]]:
+    "Pieces in the given order, in groups that fit the buffer (one piece always does), each sorted by place"
     group, rows = [], 0
     for i in order:
-        if group and rows + shards[i]["splits"][split] > buffer_rows:
-            yield group
+        if group and rows + pieces[i].rows > buffer_rows:
+            yield sorted(group)
             group, rows = [], 0
-        group.append(shards[i])
-        rows += shards[i]["splits"][split]
-    yield group
+        group.append(pieces[i])
+        rows += pieces[i].rows
+    yield sorted(group)
 
 # %% ../../nbs/07_activations/02_store.ipynb #c010-buffer
-class _Buffer:
-    "The residuals of a group of shards; a group asked for twice in a row is read from disk once"
-
-    def __init__(self, store: ActivationStore, split: int):
-        self.store, self.split = store, split
-        self.names: list[str] = []  # of the shards that are held
-
-    def read(self, group: Sequence[dict[str, Any]]) -> Tensor:  # n × D, in the stored dtype
-        "Rows in the order of the shards' names, in whatever order they are visited"
-        group = sorted(group, key=lambda s: s["name"])
-        if self.names != [s["name"] for s in group]:
-            self.names = [s["name"] for s in group]
-            self.rows_ND = torch.cat([self.store.read_shard(s, ["resid"], self.split)["resid"] for s in group])
-        return self.rows_ND
+def _read_group(store: ActivationStore, split: int, group: Sequence[_Piece]) -> Tensor:  # n × D, in the stored dtype
+    "The residuals of some pieces. Memory: theirs, and one piece."
+    parts = (
+        store.read(store.index["shards"][p.shard], ["resid"], split, slice(p.start, p.stop))["resid"] for p in group
+    )
+    rows_ND, done = torch.empty(0), 0
+    for part in parts:
+        if not done:
+            rows_ND = part.new_empty(sum(p.rows for p in group), part.shape[1])
+        rows_ND[done : done + len(part)] = part
+        done += len(part)
+    return rows_ND
 
 # %% ../../nbs/07_activations/02_store.ipynb #c010-batches
 class ShuffledBatches:
-    """Endless iterable over a split's residuals in float32.
+    """Endless iterable over a split's residuals, in the stored dtype.
 
     The n-th batch depends on the seed and n only; `state_dict` and `load_state_dict` continue it."""
 
@@ -252,26 +267,31 @@ class ShuffledBatches:
         "Continue after this many batches"
         self.given = state["given"]
 
-    def __iter__(self) -> Iterator[Tensor]:
-        B, skip, buffer = self.batch_size, self.given, _Buffer(self.store, self.split)
-        shards = [s for s in self.store.index["shards"] if s["splits"][self.split]]
-        left_ND = torch.empty(0, self.store.dim)  # rows of the group before that filled no batch
+    def _shuffled(self, skip: int) -> Iterator[tuple[Tensor, Tensor]]:
+        "The buffers of all epochs and the order of their rows, less the first rows; a buffer all of them is not read"
+        pieces, held, rows_ND = _pieces(self.store, self.split, max(self.buffer_rows // 64, 1)), None, None
         for epoch in count():
-            order = _order(len(shards), self.seed, epoch).tolist()
-            for part, group in enumerate(_shard_groups(shards, self.split, order, self.buffer_rows), 1):
-                rows_ND = buffer.read(group)
-                order_N = _order(len(rows_ND), self.seed, epoch, part)
-                whole, ahead = (len(left_ND) + len(rows_ND)) // B, len(left_ND)
-                for b in range(whole):
-                    fresh = order_N[max(b * B - ahead, 0) : (b + 1) * B - ahead]
-                    before_ND, left_ND = left_ND, left_ND[:0]
-                    if skip:
-                        skip -= 1
-                        continue
-                    self.given += 1
-                    fresh_ND = rows_ND[fresh].float()
-                    yield torch.cat([before_ND, fresh_ND]) if len(before_ND) else fresh_ND
-                left_ND = torch.cat([left_ND, rows_ND[order_N[max(whole * B - ahead, 0) :]].float()])
+            order = _order(len(pieces), self.seed, epoch).tolist()
+            for part, group in enumerate(_groups(pieces, order, self.buffer_rows), 1):
+                n = sum(p.rows for p in group)
+                if skip < n:
+                    if group != held:
+                        held, rows_ND = group, _read_group(self.store, self.split, group)
+                    yield rows_ND, _order(n, self.seed, epoch, part)[skip:]
+                skip = max(skip - n, 0)
+
+    def __iter__(self) -> Iterator[Tensor]:
+        left_ND = None  # rows of the buffer before that filled no batch
+        for rows_ND, order_N in read_ahead(self._shuffled(self.given * self.batch_size)):
+            missing = self.batch_size - (0 if left_ND is None else len(left_ND))
+            while len(order_N) >= missing:
+                fresh_ND = rows_ND[order_N[:missing]]
+                batch_ND = fresh_ND if left_ND is None else torch.cat([left_ND, fresh_ND])
+                order_N, missing, left_ND = order_N[missing:], self.batch_size, None
+                self.given += 1
+                yield batch_ND
+            if len(order_N):
+                left_ND = rows_ND[order_N] if left_ND is None else torch.cat([left_ND, rows_ND[order_N]])
 
 # %% ../../nbs/07_activations/02_store.ipynb #c010-method
 @patch
@@ -280,7 +300,7 @@ def batches(
     batch_size: int,  # rows per batch
     seed: int,  # of the order
     split: int = 0,  # a number of `SPLITS`
-    buffer_rows: int = 262_144,  # rows shuffled together; bounds the memory
+    buffer_rows: int = 262_144,  # rows shuffled together
 ) -> ShuffledBatches:
-    "Endless shuffled batches of residuals in float32"
+    "Endless shuffled batches of residuals, in the stored dtype. Memory: two buffers, one if it holds the whole split."
     return ShuffledBatches(self, batch_size, seed, split, buffer_rows)

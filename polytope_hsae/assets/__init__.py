@@ -5,7 +5,7 @@
 # %% auto #0
 __all__ = ['ASSETS', 'LoadedModel', 'Unembedding', 'asset_state', 'cache_dir', 'check_model_name', 'check_source',
            'converted_model', 'fetch_command', 'fetch_packages', 'iter_texts', 'load_model', 'load_wordnet',
-           'resolve_device', 'unembedding', 'untrained_unembedding']
+           'read_taxonomy', 'resolve_device', 'unembedding', 'untrained_unembedding']
 
 # %% ../../nbs/03_assets/index.ipynb #imports
 from importlib import import_module
@@ -13,6 +13,7 @@ from typing import TYPE_CHECKING, Any
 
 from .lookup import check_model_name
 from .packages import ASSETS, asset_state, cache_dir, fetch_command, fetch_packages
+from .taxonomy import read_taxonomy
 from .texts import check_source, iter_texts
 
 if TYPE_CHECKING:
@@ -50,6 +51,7 @@ _all_ = [
     "iter_texts",
     "load_model",
     "load_wordnet",
+    "read_taxonomy",
     "resolve_device",
     "unembedding",
     "untrained_unembedding",

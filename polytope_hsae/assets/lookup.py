@@ -7,12 +7,13 @@ __all__ = ['MODEL_ASSETS', 'config_fault', 'files_fault', 'check_folder', 'check
 
 # %% ../../nbs/03_assets/01_lookup.ipynb #imports
 import json
+import os
 import re
 from pathlib import Path
 from typing import Any, Collection, Mapping
 
 from .packages import ASSETS, asset_state, fetch_command
-from ..core import UserError
+from ..core import UserError, one_line
 
 # %% ../../nbs/03_assets/01_lookup.ipynb #model-assets
 MODEL_ASSETS = tuple(name for name in ASSETS if name != "wordnet")
@@ -89,15 +90,29 @@ def _read_json(
         return {}
     try:
         return dict(json.loads(path.read_text(encoding="utf-8")))
-    except (ValueError, TypeError) as e:
-        raise UserError(f"model '{name}': {path.name} is not JSON ({e}): copy or download it again") from e
+    except (ValueError, TypeError, RecursionError) as e:
+        why = one_line(str(e), 160)
+        raise UserError(f"model '{name}': {path.name} is not JSON ({why}): copy or download it again") from e
+
+# %% ../../nbs/03_assets/01_lookup.ipynb #is-rounded
+def _is_rounded(
+    key: str,  # a tensor's name
+    dtype: str,  # as safetensors calls it
+    dims: int,  # its number of dimensions
+) -> bool:
+    "Whether a tensor is a weight in whole numbers or in eight bits, not a mask or a list of positions"
+    if dtype in ("F64", "F32", "F16", "BF16"):
+        return False
+    leaf = key.rpartition(".")[2]
+    return dtype == "I8" or dtype.startswith("F") or leaf == "weight" or leaf == "bias" and dims == 1
 
 # %% ../../nbs/03_assets/01_lookup.ipynb #check-part
 def _check_part(
     name: str,  # the model's, for the message
     part: Path,  # a safetensors file
+    rounded: bool = False,  # the configuration says how weights were rounded
 ) -> None:
-    "Raise UserError unless a file of weights is as long as its header says."
+    "Raise UserError unless a file of weights is as long as its header says, and holds numbers that can be used."
     from safetensors import SafetensorError, safe_open
 
     with open(part, "rb") as f:
@@ -107,10 +122,18 @@ def _check_part(
             f"model '{name}': {part.name} is a pointer of git-lfs, not the weights: run `git lfs pull` there"
         )
     try:
-        with safe_open(part, "np"):
-            pass
+        with safe_open(part, "np") as f:
+            kinds = {key: (s.get_dtype(), len(s.get_shape())) for key in f.keys() for s in [f.get_slice(key)]}
     except SafetensorError as e:
-        raise UserError(f"model '{name}': {part.name} is damaged ({e}): copy or download it again") from e
+        why = one_line(str(e), 160)
+        raise UserError(f"model '{name}': {part.name} is damaged ({why}): copy or download it again") from e
+    found = [f"{key} is {kind}" for key, (kind, dims) in kinds.items() if _is_rounded(key, kind, dims)]
+    if found and not rounded:
+        raise UserError(
+            f"model '{name}' has {len(found)} weight(s) in {part.name} that are no ordinary numbers ({found[0]}, say), "
+            "while its config.json has no quantization_config that says how to scale them: name the model in float32, "
+            "bfloat16 or float16, or save it again with its quantization_config"
+        )
 
 # %% ../../nbs/03_assets/01_lookup.ipynb #check-folder
 def check_folder(
@@ -124,19 +147,25 @@ def check_folder(
     fault = files_fault(files, config, base)
     if fault is not None:
         raise UserError(f"model '{name}' {fault}")
-    index = _read_json(name, folder / "model.safetensors.index.json").get("weight_map")
-    single = str(config.get("transformers_weights") or "model.safetensors")
-    named = sorted({str(part) for part in index.values()}) if isinstance(index, dict) else []
+    index = _read_json(name, folder / "model.safetensors.index.json")
+    single, where = str(config.get("transformers_weights") or "model.safetensors"), index.get("weight_map")
+    named = sorted({str(part) for part in where.values()}) if isinstance(where, dict) else []
     parts = [single] if single in files else named
     if not parts:
         again = "copy or download it again"
         raise UserError(f"model '{name}': model.safetensors.index.json names no file of weights: {again}")
+    if single not in files and not isinstance(index.get("metadata"), dict):
+        entry = "no entry 'metadata', which transformers reads first"
+        fix = 'add "metadata": {} to it, or save the model again with save_pretrained()'
+        raise UserError(f"model '{name}': model.safetensors.index.json has {entry}: {fix}")
     absent = [part for part in parts if part not in files]
     if absent:
         found = f"lacks {len(absent)} of the {len(parts)} parts that its index names ({', '.join(absent[:1])})"
         raise UserError(f"model '{name}' {found}: copy or download them, too")
+    sections = [section for section in (config, *config.values()) if isinstance(section, dict)]
+    rounded = any(section.get("quantization_config") for section in sections)
     for part in parts:
-        _check_part(name, folder / part)
+        _check_part(name, folder / part, rounded)
 
 # %% ../../nbs/03_assets/01_lookup.ipynb #cached
 def _is_cached(
@@ -165,7 +194,7 @@ def _hub_fault(
     from huggingface_hub import errors
 
     status = getattr(getattr(error, "response", None), "status_code", None)
-    why = f"{type(error).__name__}: {error}".splitlines()[0][:160]
+    why = one_line(f"{type(error).__name__}: {error}", 160)
     if isinstance(error, errors.GatedRepoError) or status == 403:
         return (
             f"is gated, and access was not granted: accept its licence on {name}'s page on the hub (https://"
@@ -198,7 +227,7 @@ def _check_hub(
     except UserError:
         raise
     except Exception as e:  # the client raises errors of several libraries; all mean "not within reach"
-        raise UserError(f"model '{name}' {_hub_fault(e, name, revision)}") from e
+        raise UserError(f"model '{one_line(name)}' {_hub_fault(e, name, revision)}") from e
     fault = files_fault({sibling.rfilename for sibling in info.siblings or ()}, info.config or {})
     if fault is not None:
         raise UserError(f"model '{name}' {fault}")
@@ -218,10 +247,13 @@ def check_model_name(
         if state not in ("installed", "converted"):
             raise UserError(f"model '{name}' is not installed; fetch it with: {fetch_command(name)}")
         return name, True
-    folder = Path(name).expanduser()
-    if name and folder.is_dir():
-        check_folder(name, folder)
-        return str(folder), True
-    if not name or name.startswith((".", "/", "~")) or name.count("/") > 1 or folder.is_absolute() or folder.exists():
-        raise UserError(f"model.name is '{name}', which is not a folder here; {_ALLOWED}")
+    try:
+        folder = os.path.expanduser(name)
+    except ValueError:  # nobody can be called so
+        folder = name
+    if name and os.path.isdir(folder):
+        check_folder(name, Path(folder))
+        return str(Path(folder)), True
+    if not name or name.startswith((".", "/", "~")) or name.count("/") > 1 or os.path.exists(folder):
+        raise UserError(f"model.name is '{one_line(name)}', which is not a folder here; {_ALLOWED}")
     return name, _check_hub(name, revision)

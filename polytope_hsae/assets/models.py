@@ -12,6 +12,11 @@ from pathlib import Path
 from typing import Any, Callable, Collection, Mapping, NamedTuple, TypeVar
 
 import torch
+from huggingface_hub import try_to_load_from_cache
+from huggingface_hub.errors import StrictDataclassError
+from .lookup import MODEL_ASSETS, check_folder, check_model_name, config_fault
+from .packages import _complete_folder, checked_parts, converted_dir
+from ..core import UserError, one_line
 from tqdm.auto import tqdm
 from transformers import (
     MODEL_FOR_CAUSAL_LM_MAPPING,
@@ -22,10 +27,6 @@ from transformers import (
     PreTrainedModel,
     PreTrainedTokenizerBase,
 )
-
-from .lookup import MODEL_ASSETS, check_model_name, config_fault
-from .packages import _complete_folder, checked_parts, converted_dir
-from ..core import UserError
 
 # %% ../../nbs/03_assets/02_models.ipynb #c015
 class LoadedModel(NamedTuple):
@@ -114,10 +115,16 @@ def _lacking(model: PreTrainedModel, missing: list[str], unexpected: list[str]) 
     head, names = model.get_output_embeddings(), {name: id(p) for name, p in model.named_parameters()}
     own = {id(p) for p in head.parameters()} if head is not None else set()
     if all(names.get(key) in own for key in missing):
-        return (
-            f"has no output head ({missing[0]} is not in its file): it is a base model or a classifier, name the "
-            "causal language model that it belongs to"
+        found = f"has no output head ({missing[0]} is not in its file)"
+        causal = not any(
+            re.search("(?<!LMHead)Model$|Classification$", kind) for kind in model.config.architectures or []
         )
+        if causal and not unexpected and not model.config.tie_word_embeddings:
+            return (
+                f"{found}, while its config.json says tie_word_embeddings=false: set that to true if the head is the "
+                "embedding, as in a model saved with tied weights, or else name a checkpoint that has the head"
+            )
+        return f"{found}: it is a base model or a classifier, name the causal language model that it belongs to"
     tails = lambda key: {key[i + 1 :] for i, letter in enumerate(key) if letter == "."}
     other = [key for key in unexpected if tails(key) & set(missing)]
     other += [tail for key in missing for tail in tails(key) & set(unexpected)]
@@ -190,6 +197,15 @@ def check_vocabulary(
 Read = TypeVar("Read")
 
 # %% ../../nbs/03_assets/02_models.ipynb #read
+def _reason(
+    error: Exception,  # raised by a library
+) -> str:  # at most 240 characters
+    "What an error says, on one line; of one that only says where a check failed, what the check said."
+    while isinstance(error, StrictDataclassError) and isinstance(error.__cause__, Exception):
+        error = error.__cause__
+    return one_line(f"{type(error).__name__}: {error}", 240)
+
+# %% ../../nbs/03_assets/02_models.ipynb #read-whole
 def _read(
     name: str,  # the model's, for the message
     what: str,  # is read
@@ -201,15 +217,15 @@ def _read(
     try:
         return reader(*args, **options)
     except Exception as e:  # weights, tokenizer and configuration are read by libraries with errors of their own
-        why = f"{type(e).__name__}: {e}".splitlines()[0][:200]
         if "trust_remote_code" in str(e):
             brings = f"model '{name}' brings code of its own for {what}"
             raise UserError(f"{brings}: set model.trust_remote_code=true if you trust its authors") from e
         again = "copy or download it again"
         fix = f"update transformers if the model is newer, or {again}" if what == "the configuration" else again
+        fix = "correct config.json, or " + again if isinstance(e, StrictDataclassError) else fix
         fix = "install what it asks for" if isinstance(e, ImportError) else fix
         fix = f"delete {converted_dir(name)} and run again" if name in MODEL_ASSETS else fix
-        raise UserError(f"{what} of model '{name}' could not be read ({why}): {fix}") from e
+        raise UserError(f"{what} of model '{name}' could not be read ({_reason(e)}): {fix}") from e
 
 # %% ../../nbs/03_assets/02_models.ipynb #check-config
 def _check_config(
@@ -244,6 +260,9 @@ def load_model(
     options |= dict(dtype=dtype, use_safetensors=True, output_loading_info=True, ignore_mismatched_sizes=True)
     read: Any = _read(name, "the weights", AutoModelForCausalLM.from_pretrained, where, **options)
     model, report = read
+    fetched = None if local else try_to_load_from_cache(name, "config.json", revision=revision)
+    if isinstance(fetched, str):  # its files could not be looked at before
+        check_folder(name, Path(fetched).parent)
     check_weights(name, model, report)
     if model.get_output_embeddings() is None:
         kind = type(model).__name__

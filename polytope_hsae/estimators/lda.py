@@ -7,13 +7,12 @@ __all__ = ['TokenMethod', 'concept_vectors', 'multiclass_lda', 'activation_lda',
            'cross_layer_ridge']
 
 # %% ../../nbs/08_estimators/00_lda.ipynb #c003
-from typing import Literal, NamedTuple, Sequence, get_args
+from typing import Callable, Iterable, Literal, NamedTuple, Sequence, get_args
 
 import torch
 from torch import LongTensor, Tensor
 
 from .batched import EstimationPlan, estimate_sets, gather_rows, plan_estimation
-from ..geometry.causal import covariance
 
 # %% ../../nbs/08_estimators/00_lda.ipynb #c006
 TokenMethod = Literal["lda", "ridge", "mean"]
@@ -51,24 +50,31 @@ def _within_covariance(
     label_N: LongTensor,  # class of each row, 0 … K−1
     n_classes: int,  # K
     balanced: bool,  # every class counts 1/K; otherwise by its share of rows
+    chunk: int = 8192,  # rows in float64 at a time
 ) -> tuple[Tensor, Tensor]:  # class means [K, D], pooled within-class covariance [D, D], float64
-    """Means and pooled covariance Σ_k π_k S_k. Cost: 2nd².
+    """Means and pooled covariance Σ_k π_k S_k. Cost: 2nd²; memory: a chunk, and what is returned.
 
     Raises ValueError on an empty class or rows that are not finite.
     """
     bad = int((~x_ND.isfinite()).any(1).sum())
     if bad:
         raise ValueError(f"{bad} of {len(x_ND)} contexts are not finite: check the captured activations")
+    label_N = label_N.to(x_ND.device)
     count_K = torch.bincount(label_N, minlength=n_classes)
     if (count_K < 1).any() or len(x_ND) <= n_classes:
         raise ValueError(
             f"classes have {count_K.tolist()} contexts: each needs at least one, and together more than one each"
         )
-    x_ND, count_K1 = x_ND.double(), count_K[:, None].double()
-    mean_KD = x_ND.new_zeros(n_classes, x_ND.shape[1]).index_add_(0, label_N, x_ND) / count_K1
-    weight_N1 = (1 / (n_classes * count_K1) if balanced else torch.full_like(count_K1, 1 / len(x_ND)))[label_N]
-    centred_ND = (x_ND - mean_KD[label_N]) * weight_N1.sqrt()
-    return mean_KD, centred_ND.T @ centred_ND
+    count_K1, D = count_K[:, None].double(), x_ND.shape[1]
+    mean_KD, S_DD = count_K1.new_zeros(n_classes, D), count_K1.new_zeros(D, D)
+    for x_BD, label_B in zip(x_ND.split(chunk), label_N.split(chunk)):
+        mean_KD.index_add_(0, label_B, x_BD.double())
+    mean_KD /= count_K1
+    weight_K1 = (1 / (n_classes * count_K1) if balanced else torch.full_like(count_K1, 1 / len(x_ND))).sqrt()
+    for x_BD, label_B in zip(x_ND.split(chunk), label_N.split(chunk)):
+        centred_BD = (x_BD.double() - mean_KD[label_B]) * weight_K1[label_B]
+        S_DD.addmm_(centred_BD.T, centred_BD)
+    return mean_KD, S_DD
 
 # %% ../../nbs/08_estimators/00_lda.ipynb #lda-share
 def _require_share(shrinkage: float) -> None:
@@ -110,58 +116,106 @@ def activation_lda(
     balanced: bool = True,  # both classes count one half in the covariance
 ) -> Tensor:  # ℓ, [D]
     "Shrinkage LDA between two sets of contexts; the two-class case of `multiclass_lda`, with the same errors and cost."
-    label_N = torch.arange(2, device=pos_ND.device).repeat_interleave(
-        torch.tensor([len(pos_ND), len(neg_MD)], device=pos_ND.device)
-    )
+    label_N = torch.arange(2).repeat_interleave(torch.tensor([len(pos_ND), len(neg_MD)]))
     return multiclass_lda(torch.cat([pos_ND, neg_MD]), label_N, 2, shrinkage, balanced)[0]
 
-# %% ../../nbs/08_estimators/00_lda.ipynb #lda-contexts
-def _require_contexts(x_ND: Tensor, count_K: LongTensor) -> None:
-    "ValueError unless every concept has contexts of its own and others to tell them from, all of them finite."
-    bad = int((~x_ND.isfinite()).any(1).sum())
+# %% ../../nbs/08_estimators/00_lda.ipynb #lda-moments
+class _Moments(NamedTuple):
+    "Sums over all contexts and over those of some classes, measured from an origin near their mean; float64."
+
+    origin_D: Tensor
+    sum_D: Tensor
+    square_DD: Tensor
+    sum_KD: Tensor
+    square_KDD: Tensor
+
+# %% ../../nbs/08_estimators/00_lda.ipynb #lda-moments-of
+def _moments(
+    batches: Iterable[Tensor],  # contexts of the unified space
+    label_N: LongTensor,  # concept of each, in the same order
+    classes: range,  # those wanted
+) -> _Moments:
+    "One pass over the contexts. Raises ValueError when some are not finite."
+    found, start, bad = None, 0, 0
+    for x_BD in (batch for batch in batches if len(batch)):
+        label_B, start = label_N[start : start + len(x_BD)].to(x_BD.device), start + len(x_BD)
+        bad += int((~x_BD.isfinite()).any(1).sum())
+        if found is None:
+            zeros, (K, D) = x_BD.double().new_zeros, (len(classes), x_BD.shape[1])
+            found = _Moments(x_BD.double().mean(0), zeros(D), zeros(D, D), zeros(K, D), zeros(K, D, D))
+        x_BD = x_BD.double() - found.origin_D
+        found.sum_D.add_(x_BD.sum(0))
+        found.square_DD.addmm_(x_BD.T, x_BD)
+        for k in label_B.unique().tolist():
+            if k in classes:
+                own_ND, at = x_BD[label_B == k], k - classes.start
+                found.sum_KD[at] += own_ND.sum(0)
+                found.square_KDD[at].addmm_(own_ND.T, own_ND)
     if bad:
-        raise ValueError(f"{bad} of {len(x_ND)} contexts are not finite: check the captured activations")
-    if count_K.min() < 1 or count_K.max() == len(x_ND):
-        raise ValueError(
-            f"concepts have {count_K.tolist()} of {len(x_ND)} contexts, but each needs some and not all: "
-            "leave out concepts without contexts, or capture more of them"
-        )
+        raise ValueError(f"{bad} of {len(label_N)} contexts are not finite: check the captured activations")
+    return found
+
+# %% ../../nbs/08_estimators/00_lda.ipynb #lda-one
+def _one_vs_rest(
+    own: tuple[Tensor, Tensor, int],  # sum, squares and number of a concept's contexts, measured from the mean of all
+    all_DD: Tensor,  # squares of all
+    n: int,  # their number
+    shrinkage: float,
+    balanced: bool,
+    floor: Tensor,  # variance that rounding alone may show
+) -> Tensor | None:  # ℓ, [D]; None where nothing varies within
+    "Shrinkage LDA of a concept against everything else. Cost: d³/3."
+    (own_D, own_DD, k), rest = own, n - own[2]
+    own_D, rest_D = own_D / k, -own_D / rest
+    S_DD = (own_DD / k).addr_(own_D, own_D, alpha=-1)
+    R_DD = ((all_DD - own_DD) / rest).addr_(rest_D, rest_D, alpha=-1)
+    C_DD = (S_DD + R_DD) / 2 if balanced else (k * S_DD + rest * R_DD) / n
+    scale, gap_D = C_DD.diagonal().mean(), own_D - rest_D
+    if scale <= floor:
+        return None
+    C_DD = (1 - shrinkage) * C_DD
+    C_DD.diagonal().add_(shrinkage * scale)
+    u_D = torch.cholesky_solve(gap_D[:, None], torch.linalg.cholesky(C_DD))[:, 0]
+    return gap_D @ u_D / u_D.square().sum() * u_D
 
 # %% ../../nbs/08_estimators/00_lda.ipynb #c016b
 def one_vs_rest_lda(
-    x_ND: Tensor,  # contexts of the unified space
+    batches: Callable[[], Iterable[Tensor]],  # gives all contexts of the unified space, from the first on
     label_N: LongTensor,  # concept of each, 0 … K−1, or −1 for none
     n_classes: int,  # K
     shrinkage: float = 0.1,  # s, as in `multiclass_lda`
     balanced: bool = True,  # a concept and its rest count one half each in the covariance
+    memory_gib: float = 2.0,  # for second moments kept at the same time
 ) -> Tensor:  # ℓ of each concept against all other contexts, [K, D]
-    """`activation_lda` of every concept against everything else, exactly, at the cost of two passes over the contexts.
+    """`activation_lda` of every concept against everything else, exactly, of contexts that need not fit memory.
 
     Raises ValueError on concepts without contexts or without a rest, non-finite contexts, or no variance.
-    Cost: 4Nd² + K·d³/3 in float64.
-    """
-    count_K = torch.bincount(label_N[label_N >= 0], minlength=n_classes)
-    _require_contexts(x_ND, count_K)
+    Cost: as many passes as `memory_gib` makes of 8·K·d² bytes; 2Nd² a pass, 2Nd² + K·d³/3 for all; float64."""
+    count_K, n = torch.bincount(label_N[label_N >= 0], minlength=n_classes).tolist(), len(label_N)
+    if not 0 < min(count_K) <= max(count_K) < n:
+        raise ValueError(
+            f"concepts have {count_K} of {n} contexts, but each needs some and not all: "
+            "leave out concepts without contexts, or capture more of them"
+        )
     _require_share(shrinkage)
-    mean_D, total_DD = covariance(x_ND)
-    vectors = []
-    for k, n in enumerate(count_K.tolist()):
-        own_ND, rest = x_ND[label_N == k].double() - mean_D, len(x_ND) - n
-        own_D, sums_DD = own_ND.mean(0), own_ND.T @ own_ND
-        rest_D = -n / rest * own_D
-        S_DD = (sums_DD / n).addr_(own_D, own_D, alpha=-1)
-        R_DD = ((len(x_ND) * total_DD - sums_DD) / rest).addr_(rest_D, rest_D, alpha=-1)
-        C_DD = (S_DD + R_DD) / 2 if balanced else (n * S_DD + rest * R_DD) / len(x_ND)
-        scale, gap_D = C_DD.diagonal().mean(), own_D - rest_D
-        if scale <= 1e-12 * (total_DD.diagonal().mean() + mean_D.square().mean()):
-            raise ValueError(
-                f"concept {k} and its rest have no variance within: no direction separates better than another"
-            )
-        C_DD = (1 - shrinkage) * C_DD
-        C_DD.diagonal().add_(shrinkage * scale)
-        u_D = torch.cholesky_solve(gap_D[:, None], torch.linalg.cholesky(C_DD))[:, 0]
-        vectors.append(gap_D @ u_D / u_D.square().sum() * u_D)
-    return torch.stack(vectors).to(x_ND.dtype)
+    first, vectors = next(iter(batches())), []
+    at_once = max(1, int(memory_gib * 2**30) // (8 * first.shape[1] ** 2))
+    for start in range(0, n_classes, at_once):
+        found = _moments(batches(), label_N, classes := range(start, min(start + at_once, n_classes)))
+        shift_D = found.sum_D / n  # from the origin to the mean
+        all_DD = found.square_DD - n * shift_D.outer(shift_D)
+        floor = 1e-12 * (all_DD.diagonal().mean() / n + (found.origin_D + shift_D).square().mean())
+        for k, sum_D, square_DD in zip(classes, found.sum_KD, found.square_KDD):
+            cross_DD = sum_D.outer(shift_D)
+            own_DD = square_DD - cross_DD - cross_DD.T + count_K[k] * shift_D.outer(shift_D)
+            own = sum_D - count_K[k] * shift_D, own_DD, count_K[k]
+            vector_D = _one_vs_rest(own, all_DD, n, shrinkage, balanced, floor)
+            if vector_D is None:
+                raise ValueError(
+                    f"concept {k} and its rest have no variance within: no direction separates better than another"
+                )
+            vectors.append(vector_D)
+    return torch.stack(vectors).to(first.dtype)
 
 # %% ../../nbs/08_estimators/00_lda.ipynb #c021
 class LayerMap(NamedTuple):

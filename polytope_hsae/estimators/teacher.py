@@ -27,7 +27,7 @@ class Teacher(NamedTuple):
     child_CD: Tensor  # ℓ_c, full length (not the delta)
     words: dict[str, list[str]]  # synset → the words it was estimated from
     estimator: str  # method that made the vectors
-    space: str  # "causal": the unified space; "euclidean": centred unembedding coordinates
+    space: str  # "causal": the unified space; "euclidean": a residual stream as it is
     config_hash: str  # of the settings that made it
 
 # %% ../../nbs/08_estimators/02_teacher.ipynb #c006_1

@@ -86,7 +86,7 @@ def run_geometry_tests(
 # %% ../../nbs/16_experiment/04_geometry_tests.ipynb #u001
 def untrained_rows(cfg: Config, setup: Setup) -> Tensor:  # [V, D], unified space
     "Unembedding rows of the same architecture before training, whitened by their own covariance. Cost: one covariance."
-    gamma_VD = untrained_unembedding(setup.loaded, cfg.run.seed).weight_VD
+    gamma_VD = untrained_unembedding(setup.loaded, cfg.run.seed).weight_VD.to(setup.device)
     return causal_geometry(gamma_VD, cfg.geometry.shrinkage, cfg.geometry.eigen_floor).tokens(gamma_VD)
 
 # %% ../../nbs/16_experiment/04_geometry_tests.ipynb #left-text
@@ -140,6 +140,8 @@ def other_part_of_speech(cfg: Config, setup: Setup) -> tuple[str, ConceptSet]:
 
     Raises UserError when the vocabulary holds none of them.
     """
+    if cfg.concepts.ontology != "wordnet":
+        raise TooFew("a taxonomy of one's own (concepts.ontology) has no other part of speech")
     name = "verbs" if cfg.concepts.pos == "noun" else "nouns"
     wordnet = load_wordnet(cfg.concepts.wordnet)
     return name, build_concepts(wordnet, setup.loaded.tokenizer, name[0], cfg.geometry.min_vocab_count)
@@ -187,6 +189,8 @@ def as_published(cfg: Config, setup: Setup) -> tuple[pd.DataFrame, list[Result]]
     Raises TooFew when these rules leave fewer than two concepts. Cost: building the sets (about 15 s for 49,152 tokens)
     and three estimations.
     """
+    if cfg.concepts.ontology != "wordnet":
+        raise TooFew("the published rules are for WordNet, and the concepts come from concepts.ontology")
     wordnet, rng = load_wordnet(cfg.concepts.wordnet), np.random.default_rng(cfg.run.seed)
     c = build_concepts(wordnet, setup.loaded.tokenizer, cfg.concepts.pos[0], cfg.geometry.min_vocab_count, rule="park")
     study = plan_study(c.token_sets, c.edges_E2, c.depth_S, c.subtree_S, c.lemma_V, rng, to_the_letter=True)
@@ -269,7 +273,7 @@ def draw_controls(g_VD: Tensor, tested: GeometryTests, rng: np.random.Generator,
     "Vectors of shuffled rows, for interventions and hulls to be compared with. Cost: n estimations."
     rows = [shuffled(len(g_VD), rng)[tested.study.used_R] for _ in range(n)]
     estimate = lambda rows_R: Control(rows_R, study_vectors(g_VD[rows_R], tested.study, tested.estimator))
-    return list(side_by_side(estimate, rows))
+    return list(side_by_side(estimate, rows, g_VD.device))
 
 # %% ../../nbs/16_experiment/04_geometry_tests.ipynb #c020_2
 class Steered(NamedTuple):
@@ -350,7 +354,7 @@ def hull_containment(
         found = f"{len(hulls.family_F)} families have held-out words and enough unrelated concepts"
         raise TooFew(f"{found} to compare their hull with; at least 2 are needed")
     sources = [(study.used_R, tested.validation.vectors), *controls]
-    own, *fakes = side_by_side(lambda s: hull_test(hulls, g_VD[s[0]], s[1].lemma_SD), sources)
+    own, *fakes = side_by_side(lambda s: hull_test(hulls, g_VD[s[0]].cpu(), s[1].lemma_SD.cpu()), sources)
     at = torch.from_numpy(tested.validation.plan.parents_F)[hulls.family_F]
     weights = subtree_weights(study.subtree_S[at].numpy(), rng, cfg.eval.n_bootstrap)
     result = lambda name, unit, chance, of: _hull_result(
@@ -383,7 +387,7 @@ def neighbourhood(
 def pairwise_cosines(vectors_SD: Tensor, nodes: Sequence[int]) -> np.ndarray:  # [N, N]
     "Cosine of every pair of some concepts' vectors."
     unit_ND = torch.nn.functional.normalize(vectors_SD[list(nodes)], dim=1)
-    return (unit_ND @ unit_ND.T).numpy()
+    return (unit_ND @ unit_ND.T).cpu().numpy()
 
 # %% ../../nbs/16_experiment/04_geometry_tests.ipynb #c023_3
 def path_closeness(concepts: ConceptSet, nodes: Sequence[int]) -> np.ndarray:  # [N, N], 0 where there is no path
@@ -448,7 +452,7 @@ def plane(
         "parent only": without(study.lemma_test[parent], inside),
         "child": without(study.lemma_test[child]),
     }
-    share = lambda at, v_D: (rows_RD[at] @ v_D / (v_D @ v_D)).numpy()
+    share = lambda at, v_D: (rows_RD[at] @ v_D / (v_D @ v_D)).cpu().numpy()
     return pd.concat(
         [pd.DataFrame(dict(x=share(at, parent_D), y=share(at, added_D), words=name)) for name, at in words.items()],
         ignore_index=True,
@@ -501,7 +505,8 @@ def family_points(
     held = [w[torch.isin(w, once[count == 1]) & ~torch.isin(w, used)] for w in held]
     which = np.repeat(np.arange(len(nodes)), [len(w) for w in held])
     names = [display_name(tested.concepts.names[i]) for i in nodes]
-    return tested.validation.vectors.lemma_SD[list(nodes)].numpy(), names, rows_RD[torch.cat(held)].numpy(), which
+    vertex_ND, word_WD = tested.validation.vectors.lemma_SD[list(nodes)], rows_RD[torch.cat(held)]
+    return vertex_ND.cpu().numpy(), names, word_WD.cpu().numpy(), which
 
 # %% ../../nbs/16_experiment/04_geometry_tests.ipynb #c029_1
 def example_family(

@@ -59,7 +59,8 @@ def probe_contexts(
         start += n
     found = LabelledContexts.join(parts)
     letter_V = first_letters(row_tokens(setup.loaded.tokenizer))
-    return found._replace(letter_B=setup.own_words(found.next_token_B, split, letter_V))
+    letter_B = setup.own_words(found.next_token_B.cpu(), split, letter_V)
+    return found._replace(letter_B=letter_B.to(setup.device))
 
 # %% ../../nbs/16_experiment/12_probe.ipynb #c010
 class ProbeSplits(NamedTuple):
@@ -155,9 +156,10 @@ def _firing(
     pairs = CoFiring(torch.stack([parent_latent_P[owner_C], child_latent_C], 1).long())
     pairs.update(codes)
     given_child_C, given_parent_C = (rate_C.numpy() for rate_C in pairs.compute()[:2])
-    on_BP = ((codes.index_BK[:, :, None] == parent_latent_P) & (codes.value_BK != 0)[..., None]).any(1)
+    latent_P = parent_latent_P.to(codes.index_BK.device)
+    on_BP = ((codes.index_BK[:, :, None] == latent_P) & (codes.value_BK != 0)[..., None]).any(1)
     fires = [on_BP[splits.test.child_B == c, p].double().mean() for c, p in enumerate(owner_C.tolist())]
-    return dict(zip(CO_FIRING, (given_child_C, given_parent_C, torch.stack(fires).numpy())))
+    return dict(zip(CO_FIRING, (given_child_C, given_parent_C, torch.stack(fires).cpu().numpy())))
 
 # %% ../../nbs/16_experiment/12_probe.ipynb #probe-model
 @torch.inference_mode()
@@ -197,7 +199,7 @@ def untrained_model(
     seed: int,
 ) -> dict[Measure, np.ndarray]:
     "Measures of a dictionary of the baseline's shape before any step"
-    sae = new_sae(recipes(run.cfg)["baseline"], run.setup.head.weight_VD.shape[1], seed)
+    sae = new_sae(recipes(run.cfg)["baseline"], run.store.dim, seed, run.setup.device)
     start_at_mean(sae, splits.input_map)
     matched = matched_latents(sae, splits.input_map, [validation], splits.parent_of_child_C, splits.n_parents)
     return probe_model(sae, splits, *matched)
@@ -301,8 +303,8 @@ def _probe_variant(
 ) -> list[dict[Measure, np.ndarray]]:  # one per seed
     "Measures of one variant's models, at the latents that were matched when it was scored"
     matched = [(s.parents.latent_C.long(), s.children.latent_C.long()) for s in variant_scores(run, variant)]
-    models = [load_sae(model_dir(run.run_dir, variant, seed)) for seed in run.seeds]
-    return [probe_model(sae, splits, *latents) for sae, latents in zip(models, matched)]
+    model = lambda seed: load_sae(model_dir(run.run_dir, variant, seed)).to(run.setup.device)
+    return [probe_model(model(seed), splits, *latents) for seed, latents in zip(run.seeds, matched)]
 
 # %% ../../nbs/16_experiment/12_probe.ipynb #gates
 def _gates(probes: Mapping[str, DenseProbes]) -> dict[str, tuple[int, int, int]]:
@@ -326,7 +328,7 @@ def probe_variants(
         space = recipes(run.cfg)[name].cfg.hsae.space
         if space not in splits:
             input_map = load_input_map(model_dir(run.run_dir, name, run.seeds[0]) / "input_map.safetensors")
-            splits[space] = probe_splits(train, validation, test, input_map, *family)
+            splits[space] = probe_splits(train, validation, test, input_map.to(run.setup.device), *family)
             blank[space] = [untrained_model(run, splits[space], validation, seed) for seed in run.seeds]
         untrained[name], found[name] = blank[space], _probe_variant(run, splits[space], name)
     results = probe_results(found, untrained, run.seeds, run.rng)

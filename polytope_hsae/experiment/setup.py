@@ -32,8 +32,14 @@ class Setup(NamedTuple):
     g_VD: Tensor  # unembedding rows in the unified space
     concepts: ConceptSet  # every concept of the vocabulary
     selection: Selection  # the parents and children that are taught and scored
-    split_V: Tensor  # per token: 0 train, 1 validation, 2 test lemma, −1 no word
-    labels: Labels  # selected concept of each token
+    split_V: Tensor  # per word: 0 train, 1 validation, 2 test lemma, −1 no word
+    labels: Labels  # selected concept of each word
+    block: int | None = None  # decoder block whose outgoing stream SAEs work on; None: the final residual
+
+    @property
+    def device(self) -> torch.device:
+        "Where heavy work is done: the language model's device"
+        return self.head.weight_VD.device
 
     @property
     def parents(self) -> list[str]:
@@ -50,12 +56,20 @@ class Setup(NamedTuple):
         "Position of each child's parent"
         return torch.tensor([p for p, _ in self.children])
 
+    def in_space(self, resid_BD: Tensor) -> Tensor:
+        "Residuals where concept vectors live: the unified space, or the stream as it is before the unembedding"
+        return self.geometry.contexts(resid_BD) if self.block is None else resid_BD
+
+    def steering(self, l_ND: Tensor) -> Tensor:
+        "What to add to a residual to move it by vectors of that space"
+        return self.geometry.steering(l_ND) if self.block is None else l_ND
+
     def words(self, nodes: Sequence[int], split: str) -> list[Tensor]:
         "Token ids of each concept whose lemma is in one split"
         return [t[self.split_V[t] == SPLITS[split]] for t in (self.concepts.token_sets[n] for n in nodes)]
 
     def own_words(self, token_N: Tensor, split: str, of_V: Tensor) -> Tensor:
-        "A label of each token, given one per token of the vocabulary; −1 where its lemma is not in the split"
+        "A label of each word, given one per word; −1 where its lemma is not in the split"
         return torch.where(self.split_V[token_N] == SPLITS[split], of_V[token_N], -1)
 
 # %% ../../nbs/16_experiment/00_setup.ipynb #run-context
@@ -145,6 +159,7 @@ def planted_setup(
     width: int = 16,  # of the residual
     noise: float = 0.3,  # of a word's row, in units of what sets its concept apart
     seed: int = 0,
+    device: torch.device | str = "cpu",  # where heavy work is done
 ) -> Setup:
     "A setup in which the vector of every concept is known: rows of a child's words lie around it."
     gen = torch.Generator().manual_seed(seed)
@@ -161,8 +176,9 @@ def planted_setup(
     spelled = [word or f"{'abcdefghijklm'[v % 13]}xq{v}" for v, word in enumerate(concepts.word_V)]
     read_VD = known_V[:, None] * geometry.residual(geometry.tokens(plain_VD))
     loaded = planted_model(read_VD, gamma_VD, spelled)
-    head = unembedding(loaded.model, loaded.tokenizer)
-    return Setup(loaded, head, geometry, geometry.tokens(gamma_VD), concepts, selection, split_V, labels)
+    loaded.model.to(device)
+    head, g_VD = unembedding(loaded.model, loaded.tokenizer), geometry.tokens(gamma_VD).to(device)
+    return Setup(loaded, head, geometry.to(device), g_VD, concepts, selection, split_V, labels)
 
 # %% ../../nbs/16_experiment/00_setup.ipynb #planted-teacher
 def planted_teacher(setup: Setup) -> Teacher:
@@ -184,7 +200,7 @@ def planted_store(
     """Contexts of planted concepts: seven of eight are followed by a word of theirs, a quarter of the documents are
     picked.
     """
-    gen, child_CD = torch.Generator().manual_seed(seed), planted_teacher(setup).child_CD
+    gen, child_CD = torch.Generator().manual_seed(seed), planted_teacher(setup).child_CD.cpu()
     number_N, draw_N = torch.arange(n), torch.randint(2**31, (n,), generator=gen)
     split_N, doc_N = number_N * 3 // n, number_N // 32
     pools = [(setup.split_V == s).nonzero()[:, 0] for s in (0, 1, 2, -1)]
@@ -195,7 +211,7 @@ def planted_store(
     context_ND = context_ND + noise * torch.randn(context_ND.shape, generator=gen)
     columns = dict(token=0 * number_N, next_token=next_N, doc=doc_N, split=split_N, picked=(doc_N % 4 == 3))
     writer = StoreWriter(folder, {}, n // 3)
-    writer.add({"resid": setup.geometry.residual(context_ND)} | {k: v.int() for k, v in columns.items()})
+    writer.add({"resid": setup.geometry.to("cpu").residual(context_ND)} | {k: v.int() for k, v in columns.items()})
     writer.flush(n, {"read": n, "stored": n}, complete=True)
     return ActivationStore(folder)
 

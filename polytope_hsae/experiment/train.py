@@ -7,15 +7,16 @@ __all__ = ['VALIDATION_ROWS', 'BLOCK', 'validation_contexts', 'validation_scores
 
 # %% ../../nbs/16_experiment/08_train.ipynb #experiment-train-imports
 from contextlib import nullcontext
+from functools import partial
 from pathlib import Path
-from typing import Callable, Sequence
+from typing import Callable, Mapping, Sequence
 
 import torch
-
-from ..activations.store import SPLITS
+from ..activations.store import SPLITS, ShuffledBatches
+from ..core import UserError
 from ..estimators.teacher import Teacher, load_teacher
 from .contexts import labelled_contexts
-from .folder import save_models, work_dir
+from .folder import model_dir, save_models, trained_by, work_dir
 from .setup import RunContext
 from .teachers import make_teacher
 from .tuning import Trial, best, trials, try_settings, with_values
@@ -25,8 +26,10 @@ from ..metrics.evaluate import LabelledContexts
 from ..metrics.reconstruction import ExplainedVariance
 from ..training.init import InputMap, fit_input_map
 from ..training.logging import wandb_logger
-from ..training.loop import train, validation_error
+from ..training.loop import TrainReport, made_otherwise, validation_error
 from ..training.step import TrainSpec
+from ..training.turns import train_each
+from torch import Tensor
 
 # %% ../../nbs/16_experiment/08_train.ipynb #c031
 VALIDATION_ROWS = 2**14  # contexts behind a validation: enough for the third digit of 1 − EV
@@ -42,7 +45,9 @@ def validation_contexts(run: RunContext) -> list[LabelledContexts]:
 
 # %% ../../nbs/16_experiment/08_train.ipynb #c031_3
 def validation_scores(
-    contexts: Sequence[LabelledContexts],  # of the validation split, in the order of the text
+    batches: Sequence[
+        tuple[Tensor, Tensor]
+    ],  # inputs, where the models are, and parents of validation contexts in order
     n_parents: int,  # parent concepts
 ) -> Callable[[str, TrainSpec], dict[str, float]]:  # for `train(validate=…)`
     """1 − EV on all contexts; purity and leakage matched on half of them and scored on the other.
@@ -52,45 +57,68 @@ def validation_scores(
     def measure(name: str, spec: TrainSpec) -> dict[str, float]:
         ev, seen = ExplainedVariance(), 0
         halves = [ConceptActivations(spec.sae.n_latents, n_parents) for _ in range(2)]
-        for batch in contexts:
-            x_BD = spec.input_map.apply(batch.resid_BD.to(spec.sae.dec_bias_D))
+        for x_BD, parent_B in batches:
             codes = spec.sae.encode(x_BD)
             ev.update(x_BD, spec.sae.decode(codes))
-            half_B = (torch.arange(seen, seen + len(x_BD)) // BLOCK) % 2
+            half_B = (torch.arange(seen, seen + len(x_BD), device=parent_B.device) // BLOCK) % 2
             seen += len(x_BD)
             for half, sums in enumerate(halves):
-                sums.update(codes, batch.parent_B.where(half_B == half, -1))
-        latent_P = match_parents(halves[0], spec.sae.parent_of_latent)
+                sums.update(codes, parent_B.where(half_B == half, -1))
+        latent_P = match_parents(halves[0], spec.sae.parent_of_latent.cpu())
         mean = lambda score_P: float(score_P.nanmean())
         pure, leaks = mean(purity(halves[1], latent_P)), mean(leakage(halves[1], latent_P))
         return {"1-EV": 1 - ev.compute(), "purity": pure, "leakage": leaks}
 
     return measure
 
+# %% ../../nbs/16_experiment/08_train.ipynb #train-batches
+def _batches(run: RunContext) -> ShuffledBatches:
+    "The training split from its beginning, in the order that all variants share"
+    return run.store.batches(run.cfg.training.batch_size_acts, run.cfg.run.seed, SPLITS["train"])
+
 # %% ../../nbs/16_experiment/08_train.ipynb #c010_3
+def _is_kept(run: RunContext, name: str, seed: int, begin: Callable[[], TrainSpec], recipe: Recipe, work: str) -> bool:
+    "Whether this training has left a model. UserError when it has, from another start or other activations."
+    origin = trained_by(run.run_dir, name, seed, work)
+    if origin is None:
+        return False
+    if changed := made_otherwise({f"{name}_{seed}": begin()}, _batches(run), train_options(recipe.cfg), origin):
+        raise UserError(
+            f"the model in {model_dir(run.run_dir, name, seed)} was trained with {' and '.join(changed)}: "
+            "restore them, delete that folder to train anew, or choose another run folder"
+        )
+    return True
+
+# %% ../../nbs/16_experiment/08_train.ipynb #train-variant
 def _train_variant(
     run: RunContext,
     name: str,
     recipe: Recipe,  # at the values it was tuned to
-    models: dict[int, TrainSpec],  # by seed
+    begin: Callable[[int], TrainSpec],  # makes the model of a seed
     contexts: Sequence[LabelledContexts],  # of the validation split
+    input_map: InputMap,  # of the recipe's space
     folder: Path,  # of its log and checkpoints
 ) -> None:
     "Train one variant under every seed and keep the models. Resumes from its newest checkpoint."
-    cfg = recipe.cfg
-    batches = run.store.batches(cfg.training.batch_size_acts, cfg.run.seed, SPLITS["train"])
-    named = {f"{name}_{seed}": spec for seed, spec in models.items()}
-    remote = wandb_logger("polytope-hsae", folder, cfg.logging.wandb) if cfg.logging.wandb else nullcontext()
-    validate, options = validation_scores(contexts, len(run.setup.parents)), train_options(cfg)
-    with remote as track:
-        train(named, batches, out_dir=folder, options=options, validate=validate, loggers=[track] if track else [])
-    save_models(models, name, run.run_dir)
+    cfg, seed_of = recipe.cfg, {f"{name}_{seed}": seed for seed in run.seeds}
+    batches = [(input_map.apply(batch.resid_BD.to(run.setup.device)), batch.parent_B) for batch in contexts]
+    dtype = torch.float32 if run.setup.loaded.model.dtype == torch.float32 else torch.float16
+
+    def keep(specs: Mapping[str, TrainSpec], report: TrainReport) -> None:
+        models = {seed_of[model]: spec for model, spec in specs.items()}
+        save_models(models, name, run.run_dir, dtype, report.origin, folder.name)
+
+    starts = {model: partial(begin, seed) for model, seed in seed_of.items()}
+    is_kept = lambda model: _is_kept(run, name, seed_of[model], starts[model], recipe, folder.name)
+    remote = lambda at: wandb_logger("polytope-hsae", at, cfg.logging.wandb) if cfg.logging.wandb else nullcontext()
+    how = train_options(cfg), validation_scores(batches, len(run.setup.parents)), keep, is_kept, remote
+    train_each(starts, lambda: _batches(run), cfg.training.batch_size_acts, folder, *how)
 
 # %% ../../nbs/16_experiment/08_train.ipynb #c041
 def _input_maps(run: RunContext, used: Sequence[Recipe]) -> dict[str, InputMap]:
     "The input map of every space that some recipes work in. Cost: one pass over the training split per space."
-    spaces = {"causal": run.setup.geometry, "euclidean": None}
-    resid = lambda: (part["resid"] for part in run.store.stream(SPLITS["train"], ["resid"]))
+    spaces, device = {"causal": run.setup.geometry, "euclidean": None}, run.setup.device
+    resid = lambda: (part["resid"].to(device) for part in run.store.stream(SPLITS["train"], ["resid"]))
     return {space: fit_input_map(resid(), spaces[space]) for space in {recipe.cfg.hsae.space for recipe in used}}
 
 # %% ../../nbs/16_experiment/08_train.ipynb #tune-one
@@ -105,9 +133,8 @@ def _tune(
     "Try the grid on one variant, under the run's own seed"
     cfg = run.cfg
     start = lambda tried: start_variant(tried, run.setup, input_map, cfg.run.seed, teacher, run.store)
-    batches = run.store.batches(cfg.training.batch_size_acts, cfg.run.seed, SPLITS["train"])
     error, folder = validation_error([c.resid_BD for c in contexts]), work_dir("tuning", name, recipe, run.run_dir)
-    return try_settings(recipe, start, batches, error, folder)
+    return try_settings(recipe, start, lambda: _batches(run), error, folder)
 
 # %% ../../nbs/16_experiment/08_train.ipynb #train-variants
 def train_variants(
@@ -126,7 +153,8 @@ def train_variants(
     for name in names:
         recipe = with_values(variants[name], best(tried[owner[name]]).values if tried else {})
         own = teacher if recipe.cfg.teacher == cfg.teacher else make_teacher(recipe.cfg, run.setup, run.store)
-        begin = lambda seed: start_variant(recipe, run.setup, maps[recipe.cfg.hsae.space], seed, own, run.store)
-        models = {seed: begin(seed) for seed in run.seeds}
-        _train_variant(run, name, recipe, models, contexts, work_dir("training", name, variants[name], run.run_dir))
+        space = maps[recipe.cfg.hsae.space]
+        begin = lambda seed: start_variant(recipe, run.setup, space, seed, own, run.store)
+        folder = work_dir("training", name, variants[name], run.run_dir)
+        _train_variant(run, name, recipe, begin, contexts, space, folder)
     return tried

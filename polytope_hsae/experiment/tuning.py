@@ -11,20 +11,20 @@ import copy
 import dataclasses
 import json
 import math
-import shutil
+from contextlib import nullcontext
+from functools import partial
 from itertools import product
 from pathlib import Path
 from typing import Callable, Iterable, Mapping, NamedTuple, Sequence
 
 import pandas as pd
-from torch import Tensor
-
 from ..config import Config
 from ..core import atomic_write
 from .variants import Recipe, loss_weights, stages_of, train_options, vary
 from ..training.logging import read_log
-from ..training.loop import train
 from ..training.step import TrainSpec
+from ..training.turns import train_each
+from torch import Tensor
 
 # %% ../../nbs/16_experiment/06_tuning.ipynb #c006
 def trials(cfg: Config) -> list[dict[str, float]]:  # dotted key → value
@@ -58,31 +58,40 @@ class Trial(NamedTuple):
     values: dict[str, float]  # dotted key → value
     error: float  # 1 − EV on validation at the trial's end
 
+# %% ../../nbs/16_experiment/06_tuning.ipynb #tuning-errors
+def _errors(folder: Path) -> dict[str, float]:
+    "1 − EV of the trials that have reached their end, by the log of a folder"
+    lines = read_log(folder) if (folder / "log.jsonl").exists() else []
+    return {line["model"]: line["val_1-EV"] for line in lines if "val_1-EV" in line}
+
 # %% ../../nbs/16_experiment/06_tuning.ipynb #c009_1
 def try_settings(
     recipe: Recipe,  # of the variant
     start: Callable[[Recipe], TrainSpec],  # makes its model, before the first step
-    batches: Iterable[Tensor],  # of the training split
+    batches: Callable[[], Iterable[Tensor]],  # gives the training split from its beginning
     validate: Callable[[str, TrainSpec], Mapping[str, float]],  # gives `1-EV`
     folder: Path,  # of this variant's trials
 ) -> list[Trial]:
     """Try the whole grid; a finished search is read back from `folder`.
 
-    Cost: trials × steps × batch. Memory: one model and optimiser per trial.
+    Cost: trials × steps × batch. Memory: that of `train_each`.
     """
     path = folder / "trials.json"
     if not path.exists():
-        short, models = recipe._replace(cfg=miniature(recipe.cfg)), {}
-        begun, grid = start(short), trials(recipe.cfg)
-        for i, values in enumerate(grid):
+        short, grid = recipe._replace(cfg=miniature(recipe.cfg)), trials(recipe.cfg)
+        begun = start(short)
+
+        def begin(values: Mapping[str, float]) -> TrainSpec:
             varied, sae = with_values(short, values), copy.deepcopy(begun.sae)
-            models[f"trial_{i}"] = begun._replace(sae=sae, stages=stages_of(varied), weights=loss_weights(varied, sae))
+            return begun._replace(sae=sae, stages=stages_of(varied), weights=loss_weights(varied, sae))
+
+        starts = {f"trial_{i}": partial(begin, values) for i, values in enumerate(grid)}
         options = train_options(short.cfg)
         options = dataclasses.replace(options, spike_factor=math.inf, validate_every=short.cfg.training.baseline.steps)
-        train(models, batches, out_dir=folder, options=options, validate=validate)
-        error = {line["model"]: line["val_1-EV"] for line in read_log(folder) if "val_1-EV" in line}
-        atomic_write(path, json.dumps([Trial(values, error[f"trial_{i}"]) for i, values in enumerate(grid)]))
-        shutil.rmtree(folder / "checkpoints")
+        batch_size, is_done = short.cfg.training.batch_size_acts, lambda name: name in _errors(folder / name)
+        watch = validate, lambda specs, report: None, is_done, lambda folder: nullcontext()
+        train_each(starts, batches, batch_size, folder, options, *watch)
+        atomic_write(path, json.dumps([Trial(v, _errors(folder)[name]) for name, v in zip(starts, grid)]))
     return [Trial(*t) for t in json.loads(path.read_text(encoding="utf-8"))]
 
 # %% ../../nbs/16_experiment/06_tuning.ipynb #c009_2

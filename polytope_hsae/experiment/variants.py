@@ -11,7 +11,6 @@ from typing import Any, Literal, NamedTuple
 
 import numpy as np
 import torch
-
 from ..activations.store import ActivationStore
 from ..config import Config
 from ..estimators.teacher import Teacher
@@ -160,12 +159,14 @@ def new_sae(
     recipe: Recipe,
     d: int,  # width of the residual
     seed: int,  # of the random rows
+    device: torch.device | str = "cpu",  # where it is trained
 ) -> SAE:
     "The model of a variant with random rows"
     h, generator = recipe.cfg.hsae, torch.Generator().manual_seed(seed)
     shape = h.m_top, h.topk_parent, h.subspace_dim, h.m_low, h.topk_child
-    sae = HierarchicalSAE(d, *shape, router_noise=h.router_noise, dead_after=h.dead_after, generator=generator)
-    return sae if recipe.flat is None else flat_like(sae, recipe.flat, generator)
+    rest = dict(router_noise=h.router_noise, dead_after=h.dead_after, generator=generator, device=device)
+    sae = HierarchicalSAE(d, *shape, **rest)
+    return sae if recipe.flat is None else flat_like(sae, recipe.flat, generator).to(device)
 
 # %% ../../nbs/16_experiment/05_variants.ipynb #c008b_1
 def stages_of(recipe: Recipe) -> list[Stage]:
@@ -219,24 +220,25 @@ def start_variant(
     store: ActivationStore,  # from which the activation estimator makes its control
 ) -> TrainSpec:
     "One model of a variant before its first step, with its schedule"
-    cfg, causal = recipe.cfg, recipe.cfg.hsae.space == "causal"
-    sae, rows = new_sae(recipe, setup.head.weight_VD.shape[1], seed), None
+    cfg = recipe.cfg
+    sae, rows = new_sae(recipe, len(input_map.mean_D), seed, setup.device), None
     generator = torch.Generator().manual_seed(seed)
     start_at_mean(sae, input_map)
     if recipe.start == "shuffled":
         teacher = make_teacher(cfg, setup, store, np.random.default_rng(seed))
     if recipe.start == "rotated":
         teacher = rotated_teacher(teacher, generator)
+    geometry = None if cfg.hsae.space == teacher.space else setup.geometry  # takes vectors to the recipe's space
     if recipe.start != "random":
         rows = init_from_teacher(
             sae,
             teacher,
-            None if causal else setup.geometry,
+            geometry,
             init_jitter_deg=cfg.training.teacher_noise_deg[0],
             seed_projectors=cfg.hsae.projectors_init == "svd_from_teacher",
             energy_threshold=cfg.geometry.energy_threshold,
             generator=generator,
             child_mode=cfg.hsae.child_mode,
         )
-    metric_DD = None if causal else setup.geometry.sqrt_DD @ setup.geometry.sqrt_DD
+    metric_DD = None if geometry is None else geometry.sqrt_DD @ geometry.sqrt_DD
     return TrainSpec(sae, stages_of(recipe), loss_weights(recipe, sae), input_map, rows, metric_DD, seed)

@@ -97,6 +97,11 @@ def geometry_from_covariance(
     root = lambda power: ((basis_DD * eigen_D**power) @ basis_DD.T).float()
     return CausalGeometry(mean_D.float(), root(0.5), root(-0.5), eigen_D.float(), n_floored, kind, shrinkage)
 
+# %% ../../nbs/05_geometry/00_causal.ipynb #mean-row
+def _mean(rows_ND: Tensor, chunk: int = 8192) -> Tensor:
+    "Mean row in float64, of which a chunk of rows is made at a time"
+    return torch.stack([c.double().sum(0) for c in rows_ND.split(chunk)]).sum(0) / len(rows_ND)
+
 # %% ../../nbs/05_geometry/00_causal.ipynb #c012
 def covariance(
     rows_ND: Tensor,  # rows of any float dtype
@@ -107,7 +112,7 @@ def covariance(
     Raises ValueError on fewer than two rows. Cost: 2·n·d²; memory d² and one chunk."""
     if len(rows_ND) < 2:
         raise ValueError(f"a covariance needs at least 2 rows, got {len(rows_ND)}")
-    mean_D = torch.stack([c.double().sum(0) for c in rows_ND.split(chunk)]).sum(0) / len(rows_ND)
+    mean_D = _mean(rows_ND, chunk)
     cov_DD = mean_D.new_zeros(len(mean_D), len(mean_D))
     for c in rows_ND.split(chunk):
         centred = c.double() - mean_D
@@ -127,7 +132,7 @@ def fisher_covariance(
     Raises ValueError when every context is certain of its next token. Cost: 4·B·V·d + 2·V·d²; memory: 2²⁴
     probabilities, B·d, d²."""
     prob_V, means = gamma_VD.new_zeros(len(gamma_VD), dtype=torch.float64), []
-    origin_D = gamma_VD.double().mean(0)
+    origin_D = _mean(gamma_VD, block)
     blocks = lambda: (c.double() - origin_D for c in gamma_VD.split(block))
     for resid in resid_BD.split(max(1, 2**24 // len(gamma_VD))):
         p_bV = (logits(resid) if logits else resid @ gamma_VD.T).double().softmax(-1)
@@ -177,9 +182,9 @@ def causal_geometry(
     if whitening == "fisher":
         mean_D, cov_DD = fisher_covariance(rows_VD.float(), resid_BD.float(), used)
     elif whitening == "logit_covariance":
-        mean_D, cov_DD = rows_VD.double().mean(0), covariance(resid_BD)[1]
+        mean_D, cov_DD = _mean(rows_VD), covariance(resid_BD)[1]
     elif whitening == "identity":
-        mean_D, cov_DD, shrinkage = rows_VD.double().mean(0), torch.eye(rows_VD.shape[1], device=rows_VD.device), 0.0
+        mean_D, cov_DD, shrinkage = _mean(rows_VD), torch.eye(rows_VD.shape[1], device=rows_VD.device), 0.0
     else:
         mean_D, cov_DD = covariance(rows_VD)
         cov_DD = cov_DD.diagonal().diag() if whitening == "diagonal" else cov_DD

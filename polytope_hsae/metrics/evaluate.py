@@ -8,12 +8,11 @@ __all__ = ['LabelledContexts', 'Scores', 'concept_sums', 'matched_latents', 'eva
 # %% ../../nbs/11_metrics/03_evaluate.ipynb #c003
 import json
 from pathlib import Path
-from typing import Iterable, NamedTuple
+from typing import Callable, Iterable, NamedTuple
 
 import torch
 from torch import Tensor
 
-from ..assets.unembed import Unembedding
 from ..core import UserError, atomic_write
 from polytope_hsae.metrics.concepts import (
     ConceptActivations,
@@ -28,7 +27,6 @@ from polytope_hsae.metrics.concepts import (
 from polytope_hsae.metrics.reconstruction import (
     L0,
     CEScores,
-    CrossEntropyScore,
     DeadFraction,
     ExplainedVariance,
     UsageEntropy,
@@ -49,6 +47,10 @@ class LabelledContexts(NamedTuple):
     def keep(self, rows: Tensor) -> "LabelledContexts":
         "The contexts that a mask or their positions choose"
         return LabelledContexts(*(column if column is None else column[rows] for column in self))
+
+    def to(self, device: str | torch.device) -> "LabelledContexts":
+        "The same contexts on another device"
+        return LabelledContexts(*(column if column is None else column.to(device) for column in self))
 
     @classmethod
     def join(cls, parts: Iterable["LabelledContexts"]) -> "LabelledContexts":
@@ -119,66 +121,77 @@ def matched_latents(
     return parent_latent_P, match_children(chosen[1], parent_latent_P, parent_of_child_C, sae.parent_of_latent)
 
 # %% ../../nbs/11_metrics/03_evaluate.ipynb #evaluate-tally
-class _Tally:
-    "Every metric of one model, over the test contexts seen so far."
-
-    def __init__(self, sae: SAE, matched: tuple[Tensor, Tensor], ce: CrossEntropyScore):
-        self.sae, self.ce = sae, ce
-        self.ev, self.ev_residual = ExplainedVariance(), ExplainedVariance()
-        self.use = [metric(sae.n_latents) for metric in (L0, DeadFraction, UsageEntropy)]
-        self.sums = [ConceptActivations(sae.n_latents, len(latent_C)) for latent_C in matched]  # parents, children
-        self.aucs = [MatchedAUC(latent_C) for latent_C in matched]
-
-    def update(self, batch: LabelledContexts, input_map) -> None:
-        "Add one batch: concept metrics read the labelled contexts, the others those of random documents."
-        x_BD = input_map.apply(batch.resid_BD)
-        codes = self.sae.encode(x_BD)
-        for label_B, *metrics in zip((batch.parent_B, batch.child_B), self.sums, self.aucs):
+def _concepts_scored(
+    sae: SAE,
+    input_map,
+    matched: tuple[Tensor, Tensor],  # latent of each parent concept, of each child concept
+    test: Iterable[LabelledContexts],
+    seed: int,  # of the label shuffles, of parents and of children alike
+) -> list[ConceptScores]:  # of parents, of children
+    "Concept scores of the matched latents. Cost: one encoder pass over the labelled contexts."
+    sums = [ConceptActivations(sae.n_latents, len(latent_C)) for latent_C in matched]
+    aucs = [MatchedAUC(latent_C) for latent_C in matched]
+    for batch in test:
+        kept = batch.keep((batch.parent_B >= 0) | (batch.child_B >= 0))
+        codes = sae.encode(input_map.apply(kept.resid_BD))
+        for label_B, *metrics in zip((kept.parent_B, kept.child_B), sums, aucs):
             for metric in metrics:
                 metric.update(codes, label_B)
-        r = batch.random_B
-        codes = type(codes)(codes.index_BK[r], codes.value_BK[r])
-        recon_BD = self.sae.decode(codes)
-        back_BD = input_map.invert(recon_BD)
-        self.ev.update(x_BD[r], recon_BD)
-        self.ev_residual.update(batch.resid_BD[r], back_BD)
-        self.ce.update(batch.resid_BD[r], back_BD, batch.next_token_B[r])
-        for metric in self.use:
-            metric.update(codes)
+    _require_labels(sums[0], "test")
+    return [concept_scores(*both, torch.Generator().manual_seed(seed)) for both in zip(sums, aucs)]
 
-    def scores(self, seed: int) -> Scores:
-        "The scores; label shuffles of parents and of children start from the same seed."
-        (l0, dead, entropy), top_L = self.use, self.sae.parent_of_latent < 0
-        seeded = lambda: torch.Generator().manual_seed(seed)
-        parents, children = (concept_scores(s, auc, seeded()) for s, auc in zip(self.sums, self.aucs))
-        rates = l0.compute(), l0.compute(top_L), dead.compute(), dead.compute(top_L), entropy.compute()
-        use = split_and_absorb(dead.counts_L, self.sae.parent_of_latent)
-        ev, ev_residual = self.ev.compute(), self.ev_residual.compute()
-        return Scores(ev, ev_residual, self.ce.compute(), *rates, parents, children, use, self.ev.n)
+# %% ../../nbs/11_metrics/03_evaluate.ipynb #reconstructed
+class _Reconstruction(NamedTuple):
+    "What a model makes of contexts of random documents."
+
+    ev: ExplainedVariance  # in its own space
+    ev_residual: ExplainedVariance
+    l0: L0
+    dead: DeadFraction
+    entropy: UsageEntropy
+    recon_ND: Tensor  # back in residual space
+
+
+def _reconstructed(sae: SAE, input_map, random_ND: Tensor) -> _Reconstruction:
+    "Encode and decode them, 4,096 at a time, and measure. Memory: the reconstructions."
+    ev, ev_residual, parts = ExplainedVariance(), ExplainedVariance(), []
+    use = L0(sae.n_latents), DeadFraction(sae.n_latents), UsageEntropy(sae.n_latents)
+    for resid_BD in random_ND.split(4096):
+        x_BD = input_map.apply(resid_BD)
+        codes = sae.encode(x_BD)
+        recon_BD = sae.decode(codes)
+        parts.append(input_map.invert(recon_BD))
+        ev.update(x_BD, recon_BD)
+        ev_residual.update(resid_BD, parts[-1])
+        for metric in use:
+            metric.update(codes)
+    return _Reconstruction(ev, ev_residual, *use, torch.cat(parts))
 
 # %% ../../nbs/11_metrics/03_evaluate.ipynb #c010
 @torch.inference_mode()
 def evaluate(
-    sae: SAE,  # in eval mode
+    sae: SAE,  # in eval mode, on the device of the contexts
     input_map,  # the InputMap it was trained through
     validation: Iterable[LabelledContexts],  # chooses which latent speaks for which concept
-    test: Iterable[LabelledContexts],  # scores
-    head: Unembedding,  # of the language model
+    test: Iterable[LabelledContexts],  # scores concepts
+    random_ND: Tensor,  # test contexts of documents drawn at random, for the other scores
+    cross_entropy: Callable[[Tensor], CEScores],  # of their reconstructions, see `ce_scores`
     parent_of_child_C: Tensor,  # parent concept of each child concept
     n_parents: int,  # parent concepts
-    mean_D: Tensor | None = None,  # training mean of the final residual, for mean ablation
     seed: int = 0,  # of the label shuffles
 ) -> Scores:
     """All scores of one model. Raises ValueError when a split holds no labelled context.
 
-    Cost: one encoder pass over both splits, and per random test context two logit rows of V·d.
-    """
+    Cost: one encoder pass over the labelled contexts of both splits and over the random ones, and `cross_entropy`.
+    Memory: a batch, the reconstructions, and what the metrics keep; no more with more labelled contexts, but for the
+    firings of matched latents."""
     matched = matched_latents(sae, input_map, validation, parent_of_child_C, n_parents)
-    tally = _Tally(sae, matched, CrossEntropyScore(head.weight_VD, head.bias_V, head.softcap, mean_D))
-    for batch in test:
-        tally.update(batch, input_map)
-    _require_labels(tally.sums[0], "test")
-    return tally.scores(seed)
+    parents, children = _concepts_scored(sae, input_map, matched, test, seed)
+    found, top_L = _reconstructed(sae, input_map, random_ND), sae.parent_of_latent < 0
+    evs, (_, _, l0, dead, entropy, recon_ND) = (found.ev.compute(), found.ev_residual.compute()), found
+    rates = l0.compute(), l0.compute(top_L), dead.compute(), dead.compute(top_L), entropy.compute()
+    use = split_and_absorb(dead.counts_L, sae.parent_of_latent)
+    return Scores(*evs, cross_entropy(recon_ND), *rates, parents, children, use, len(random_ND))
 
 # %% ../../nbs/11_metrics/03_evaluate.ipynb #c016
 _RECORDS = dict(ce=CEScores, parents=ConceptScores, children=ConceptScores, use=HierarchyUse)

@@ -238,7 +238,7 @@ def absorption(
         )
     probe_D = (probe_D / probe_D.norm()).to(W_dec_LD)
     total_N, cos_NK = x_ND.to(W_dec_LD) @ probe_D, (W_dec_LD @ probe_D)[codes.index_BK]
-    part_NK, main_NK = codes.value_BK * cos_NK, torch.isin(codes.index_BK, main_M)
+    part_NK, main_NK = codes.value_BK * cos_NK, torch.isin(codes.index_BK, main_M.to(codes.index_BK.device))
     other_NK = torch.where(~main_NK & (cos_NK >= 0.1), part_NK, 0).clamp(min=0)
     stand_in_N = other_NK.topk(min(3, other_NK.shape[1]), dim=1).values.sum(1)
     own_N = (part_NK * main_NK).sum(1)

@@ -10,9 +10,8 @@ from typing import Any, NamedTuple
 
 import torch
 from fastcore.basics import patch
-from torch import Tensor, nn
-
 from .kernels import Pattern, sparse_decode
+from torch import Tensor, nn
 
 # %% ../../nbs/10_models/02_base.ipynb #c006
 class SparseCodes(NamedTuple):
@@ -56,7 +55,8 @@ class SAE(nn.Module):
         else:
             self.register_buffer("dec_bias_D", torch.zeros(d))
         self.register_buffer("idle_F", torch.zeros(n_latents, dtype=torch.long))
-        self.register_buffer("parent_of_latent", torch.full((n_latents,), -1), persistent=False)
+        # in no file, so it has values even where a model is only sketched, on the device `meta`
+        self.register_buffer("parent_of_latent", torch.full((n_latents,), -1, device="cpu"), persistent=False)
 
     def decoder_row_groups(self) -> dict[str, nn.Parameter]:
         "Decoder parameters by name."

@@ -9,39 +9,45 @@ __all__ = ['MODELS', 'save_sae', 'load_sae']
 import json
 from pathlib import Path
 
-from safetensors.torch import load_file, save
-
-from ..core import atomic_write
+import torch
+from ..core import atomic_write, write_tensors
 from .base import SAE
 from .batchtopk import BatchTopKHSAE
 from .flat import FlatSAE, MatryoshkaSAE
 from .hierarchical import HierarchicalSAE
+from safetensors.torch import load_file
 
 # %% ../../nbs/10_models/06_files.ipynb #c034
 MODELS = {c.__name__: c for c in (FlatSAE, MatryoshkaSAE, HierarchicalSAE, BatchTopKHSAE)}
 
 # %% ../../nbs/10_models/06_files.ipynb #c034_1
-def _tied(sae: SAE) -> set[str]:
-    "Second names of parameters that two roles share; they are stored once."
-    return {n for n, _ in sae.named_parameters(remove_duplicate=False)} - {n for n, _ in sae.named_parameters()}
+def _tied(sae: SAE) -> dict[str, str]:  # second name → first name
+    "Names of parameters that two roles share; they are stored once."
+    first: dict[int, str] = {}
+    both = [(name, first.setdefault(id(p), name)) for name, p in sae.named_parameters(remove_duplicate=False)]
+    return {name: other for name, other in both if name != other}
 
 # %% ../../nbs/10_models/06_files.ipynb #c034_2
 def save_sae(
     sae: SAE,  # a flat or hierarchical model
     folder: Path | str,  # made when missing
+    dtype: torch.dtype = torch.float32,  # of matrices in the file
 ) -> Path:  # the folder
-    "Write a model: tensors first, `cfg.json` last, each atomically, so that a folder with a `cfg.json` is whole."
+    """Write a model: tensors first, `cfg.json` last, each atomically, so that a folder with a `cfg.json` is whole.
+
+    Memory: on the host, the largest tensor of a model that is elsewhere."""
     folder, twice = Path(folder), _tied(sae)
-    tensors = {name: t.contiguous() for name, t in sae.state_dict().items() if name not in twice}
-    atomic_write(folder / "model.safetensors", save(tensors))
+    kept = {name: t for name, t in sae.state_dict().items() if name not in twice}
+    matrices = {name: t.to(dtype) for name, t in kept.items() if t.dim() > 1}
+    write_tensors(folder / "model.safetensors", kept | matrices)
     atomic_write(folder / "cfg.json", json.dumps({"model": type(sae).__name__, **sae.config()}, indent=1))
     return folder
 
 # %% ../../nbs/10_models/06_files.ipynb #c034_3
 def load_sae(
     folder: Path | str,  # from `save_sae`
-) -> SAE:  # in evaluation mode, on the CPU
-    "Read a model. Raises ValueError when the folder holds none, or one of an unknown kind."
+) -> SAE:  # in evaluation mode, in float32, on the CPU
+    "Read a model. Raises ValueError when the folder holds none, or one of an unknown kind. Cost: one read."
     path = Path(folder) / "cfg.json"
     if not path.exists():
         raise ValueError(f"'{folder}' holds no cfg.json and so no complete model: give a folder written by save_sae")
@@ -51,12 +57,20 @@ def load_sae(
         raise ValueError(
             f"{path} describes a '{kind}', which is none of {', '.join(MODELS)}: was it written by another version?"
         )
-    sae = MODELS[kind](**config)
-    missing, unknown = sae.load_state_dict(load_file(path.with_name("model.safetensors")), strict=False)
-    missing = sorted(set(missing) - _tied(sae))
+    with torch.device("meta"):  # shapes without numbers: nothing is drawn
+        sae = MODELS[kind](**config)
+    stored = load_file(path.with_name("model.safetensors"))
+    stored = {name: t.float() if t.is_floating_point() else t for name, t in stored.items()}
+    tied = _tied(sae)
+    for second, first in tied.items():
+        stored.setdefault(first, stored.get(second, torch.empty(0)))
+    missing, unknown = sae.load_state_dict(stored, strict=False, assign=True)
+    missing = sorted(set(missing) - set(tied))
     for fault, names in (("lacks", missing), ("holds unknown tensors", unknown)):
         if names:
             raise ValueError(
                 f"model.safetensors in '{folder}' {fault}: {', '.join(names)}. Was it written by another version?"
             )
+    for second, first in tied.items():
+        setattr(sae, second, getattr(sae, first))
     return sae.eval()

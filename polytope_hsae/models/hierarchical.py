@@ -11,12 +11,11 @@ from typing import Any, NamedTuple
 import torch
 import torch.nn.functional as F
 from fastcore.basics import patch
-from torch import Tensor, nn
-
 from .base import SAE, SAEOutput, SparseCodes, remove_parallel, unit_rows
 from .flat import FlatSAE
 from .kernels import Pattern, dots_at, k_largest, sparse_decode
 from .subspaces import project_down, project_up
+from torch import Tensor, nn
 
 # %% ../../nbs/10_models/04_hierarchical.ipynb #c007
 @torch.no_grad()
@@ -67,7 +66,8 @@ class HierarchicalSAE(SAE):
         router_noise: bool = False,  # choose parents by score + temperature·Gumbel noise in training
         dead_after: int = 250_000,  # contexts without firing after which a latent counts as dead
         k_aux: int = 32,  # dead parents that try to explain the error, per context
-        generator: torch.Generator | None = None,  # draws the rows and frames
+        generator: torch.Generator | None = None,  # draws the rows and frames, on the CPU
+        device: torch.device | str | None = None,  # where frames are made orthonormal, and the model stays
     ):
         super().__init__(d, m_top + m_top * m_low, decoder_bias, dead_after)
         for name, value, limit, of in (
@@ -83,18 +83,25 @@ class HierarchicalSAE(SAE):
         self.m_low, self.topk_child = m_low, topk_child
         self.tied_parent, self.tied_child, self.tied_projectors = tied_parent, tied_child, tied_projectors
         self.router_noise, self.router_temp, self.k_aux = router_noise, 1.0, min(k_aux, m_top)
-        self.parent_of_latent[m_top:] = torch.arange(m_top).repeat_interleave(m_low)
-        self._draw(generator)
+        self.parent_of_latent[m_top:] = torch.arange(m_top, device="cpu").repeat_interleave(m_low)
+        self._draw(generator, device)
+        self.to(device)
 
 # %% ../../nbs/10_models/04_hierarchical.ipynb #c011b
 @patch
-def _draw(self: HierarchicalSAE, generator: torch.Generator | None) -> None:
-    "Random unit rows and random frames; encoders start as copies of what they are the encoder of."
+def _draw(self: HierarchicalSAE, generator: torch.Generator | None, device: torch.device | str | None) -> None:
+    """Random unit rows and random frames; encoders start as copies of what they are the encoder of.
+
+    Cost: 4·M·S²·D for the frames, on the device they are for.
+    """
     M, S, n = self.m_top, self.subspace_dim, self.m_low
     rand = lambda *shape: torch.randn(*shape, generator=generator)
     self.parent_dec_PD = nn.Parameter(unit_rows(rand(M, self.d)))
     self.child_dec_PLS = nn.Parameter(unit_rows(rand(M, n, S)))
-    self.up_PSD = nn.Parameter(torch.linalg.qr(rand(M, self.d, S)).Q.mT.contiguous())
+    up_PSD = torch.empty(M, S, self.d, device=device)
+    for to_QSD, of_QDS in zip(up_PSD.split(16), rand(M, self.d, S).split(16)):  # a few frames at a time on the device
+        to_QSD.copy_(torch.linalg.qr(of_QDS.to(up_PSD.device)).Q.mT)
+    self.up_PSD = nn.Parameter(up_PSD)
     copy = lambda p: nn.Parameter(p.detach().clone())
     self.parent_enc_PD = self.parent_dec_PD if self.tied_parent else copy(self.parent_dec_PD)
     self.child_enc_PLS = self.child_dec_PLS if self.tied_child else copy(self.child_dec_PLS)

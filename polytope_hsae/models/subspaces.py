@@ -10,10 +10,9 @@ from typing import Literal
 
 import torch
 import torch.nn.functional as F
-from torch import Tensor
-
 from ..core import side_by_side
 from .kernels import Pattern, dots_at, full_precision, sparse_decode
+from torch import Tensor
 
 # %% ../../nbs/10_models/01_subspaces.ipynb #c018
 ComputePath = Literal["dense", "grouped", "sparse", "gather"]
@@ -67,7 +66,7 @@ def sum_by_context(
     sorted_ND: Tensor,  # a vector per entry, sorted by row
 ) -> Tensor:  # B×D
     "Add up the entries of each context. Cost: N·D."
-    return F.embedding_bag(pattern.place_N.view_as(pattern.index_BK), sorted_ND, mode="sum")
+    return F.embedding_bag(pattern.place_N, sorted_ND, pattern.start_B1[:-1], mode="sum")
 
 # %% ../../nbs/10_models/01_subspaces.ipynb #c019
 class _GroupedDown(torch.autograd.Function):
@@ -92,7 +91,7 @@ class _GroupedDown(torch.autograd.Function):
         if needs[2]:
             parent_N = pattern.index_BK.flatten().index_select(0, pattern.order_N)
             of_parent_PS = torch.zeros_like(down_PSD[..., 0]).index_add_(0, parent_N, grad_NS)
-            shift = -(of_parent_PS.flatten() @ down_PSD.flatten(0, 1))
+            shift = -(of_parent_PS.view(1, -1) @ down_PSD.flatten(0, 1))[0]
         return x, down, shift, None, None
 
 # %% ../../nbs/10_models/01_subspaces.ipynb #c019_1

@@ -15,8 +15,8 @@ import time
 from pathlib import Path
 from typing import Any, Iterable, NamedTuple, Sequence
 
-from ..config import Config, absolute_paths, config_hash, load_config, save_resolved
-from ..core import UserError, repo_dir
+from ..config import Config, absolute_paths, check_save_dir, config_hash, load_config, save_resolved
+from ..core import UserError, file_sha256, repo_dir
 from ..results import Result, load_results, write_phase
 
 # %% ../../nbs/17_runner/00_phase.ipynb #c006
@@ -33,6 +33,11 @@ class Phase(NamedTuple):
         "Name of its folder within the run, and of its notebook"
         return f"phase{self.number}_{self.title}"
 
+# %% ../../nbs/17_runner/00_phase.ipynb #all-but
+def _all_but(section: str, *free: str) -> tuple[str, ...]:
+    "Dotted keys of a section, less those that change how a figure is computed but not the figure"
+    return tuple(f"{section}.{key}" for key in type(getattr(Config(), section)).model_fields if key not in free)
+
 # %% ../../nbs/17_runner/00_phase.ipynb #c006_1
 PHASES = {
     p.number: p
@@ -42,8 +47,8 @@ PHASES = {
             "teacher_extraction",
             (
                 "run.seed",
-                "model",
-                "data",
+                *_all_but("model", "device", "trust_remote_code"),
+                *_all_but("data", "capture_batch"),
                 "concepts",
                 "geometry",
                 "teacher",
@@ -97,8 +102,11 @@ def phase_key(
     phase: int,  # 1 … 4
     folder: Path,  # the folder of phase notebooks
 ) -> str:  # 16 hexadecimal digits
-    "Fingerprint of what a phase's outcome depends on: configuration and notebook code, its own and of phases before."
-    parts = []
+    """Fingerprint of what a phase's outcome depends on: configuration and notebook code, its own and of phases before,
+    and the content of a taxonomy of one's own."""
+    ontology, parts = Path(cfg.concepts.ontology), []
+    if cfg.concepts.ontology != "wordnet":
+        parts.append(file_sha256(ontology) if ontology.is_file() else None)
     for p in range(1, phase + 1):
         cells = json.loads(notebook_of(p, folder).read_text(encoding="utf-8"))["cells"]
         parts += [
@@ -176,7 +184,7 @@ def _require_same_settings(cfg: Config, run_dir: Path, phase: int) -> None:
     for name in (s for p in range(1, phase) for s in PHASES[p].sections):
         if config_hash(earlier, name) != config_hash(cfg, name):
             raise UserError(
-                f"{run_dir} holds phases run with another '{name}' section: run them again with this configuration, "
+                f"{run_dir} holds phases run with another {name}: run them again with this configuration, "
                 "or choose another folder with --set logging.save_dir=…"
             )
 
@@ -193,6 +201,7 @@ def open_phase(
     """
     cfg = absolute_paths(load_config(config, overrides), run_dir)
     run_dir = Path(cfg.logging.save_dir)
+    check_save_dir(run_dir)
     require_phases(run_dir, phase)
     _require_same_settings(cfg, run_dir, phase)
     save_resolved(cfg, run_dir)

@@ -6,7 +6,8 @@
 __all__ = ['InputMap', 'LossWeights', 'Losses', 'Stage', 'Taught', 'TrainOptions', 'TrainReport', 'TrainSpec', 'Trainee',
            'clip_in_step', 'fit_input_map', 'init_from_teacher', 'keep_freed_memory', 'latest_checkpoint',
            'load_checkpoint', 'load_input_map', 'loss_terms', 'make_optimizer', 'read_log', 'rotated_teacher',
-           'save_checkpoint', 'save_input_map', 'start_at_mean', 'train', 'validation_error', 'wandb_logger']
+           'save_checkpoint', 'save_input_map', 'start_at_mean', 'train', 'train_each', 'validation_error',
+           'wandb_logger']
 
 # %% ../../nbs/12_training/index.ipynb #imports
 from .checkpoints import latest_checkpoint, load_checkpoint, save_checkpoint
@@ -26,6 +27,7 @@ from .losses import Losses, LossWeights, loss_terms
 from .memory import keep_freed_memory
 from .schedules import Stage, TrainOptions
 from .step import Trainee, TrainSpec, clip_in_step, make_optimizer
+from .turns import train_each
 
 # %% ../../nbs/12_training/index.ipynb #all
 _all_ = [
@@ -53,6 +55,7 @@ _all_ = [
     "save_input_map",
     "start_at_mean",
     "train",
+    "train_each",
     "validation_error",
     "wandb_logger",
 ]

@@ -19,23 +19,22 @@ from pathlib import Path
 from typing import Any, Iterable, Iterator
 
 import torch
-from safetensors import SafetensorError
-from safetensors.torch import load_file, save_file
+from fastcore.basics import patch
+from ..core import UserError, atomic_write, file_sha256, read_ahead, write_tensors
+from safetensors.torch import load_file
 from torch import Tensor
-
-from ..core import UserError, atomic_write, file_sha256
 
 # %% ../../nbs/12_training/04_checkpoints.ipynb #c006
 def split_tensors(
     state: Any,  # nested dicts, lists and tuples of tensors, numbers, text, None
     path: str = "state",  # name of this node; a tensor is stored under the path that leads to it
 ) -> tuple[Any, dict[str, Tensor]]:  # what JSON can hold, and the tensors by path
-    """Take a nested state apart. Tuples come back as lists.
+    """Take a nested state apart; its tensors stay where they are. Tuples come back as lists.
 
     Raises TypeError on anything that is neither data nor a tensor.
     """
     if isinstance(state, Tensor):
-        return {"tensor": path}, {path: state.detach().cpu().contiguous()}
+        return {"tensor": path}, {path: state.detach()}
     if isinstance(state, dict):
         parts = [(k, split_tensors(v, f"{path}.{k}")) for k, v in state.items()]
         pairs = [[k, skeleton] for k, (skeleton, _) in parts]
@@ -85,18 +84,6 @@ TENSORS, META = "state.safetensors", "state.json"
 # %% ../../nbs/12_training/04_checkpoints.ipynb #c013_1
 CHECKPOINT_VERSION = 2
 
-# %% ../../nbs/12_training/04_checkpoints.ipynb #c013_2
-def _unshared(tensors: dict[str, Tensor]) -> dict[str, Tensor]:
-    "The same tensors, those that share storage with an earlier one copied."
-    seen: set[int] = set()
-    out = {}
-    for name, t in tensors.items():
-        address = t.untyped_storage().data_ptr()
-        whole = t.untyped_storage().nbytes() == t.numel() * t.element_size()
-        out[name] = t.clone() if (address in seen or not whole) and t.numel() else t
-        seen.add(address)
-    return out
-
 # %% ../../nbs/12_training/04_checkpoints.ipynb #c014
 def checkpoint_steps(
     folder: Path | str,  # where the checkpoints of a run lie
@@ -119,7 +106,7 @@ def save_checkpoint(
 ) -> Path:  # the checkpoint's folder
     """Write a checkpoint completely or not at all, then delete those older than the last `keep_last_k`.
 
-    Cost: one write of the state (three times the parameters with Adam's moments) and one read for the checksum.
+    Cost: one write of the state, three times the parameters with Adam's moments. Memory: its largest tensor.
     Raises `UserError` when the disk is full; the older checkpoints are then still there.
     """
     folder = Path(folder)
@@ -130,12 +117,12 @@ def save_checkpoint(
         shutil.rmtree(litter, ignore_errors=True)
     tmp = Path(tempfile.mkdtemp(dir=folder, prefix=f".{target.name}."))
     try:
-        save_file(_unshared(tensors), tmp / TENSORS)
-        meta = {"version": CHECKPOINT_VERSION, "step": step, "sha256": file_sha256(tmp / TENSORS), "state": skeleton}
+        sha256 = write_tensors(tmp / TENSORS, tensors)
+        meta = {"version": CHECKPOINT_VERSION, "step": step, "sha256": sha256, "state": skeleton}
         atomic_write(tmp / META, json.dumps(meta))
         shutil.rmtree(target, ignore_errors=True)
         os.replace(tmp, target)
-    except (OSError, SafetensorError) as e:
+    except OSError as e:
         raise UserError(
             f"checkpoint of step {step} could not be written to {folder} ({e}): free some disk space, then resume"
         ) from e
@@ -203,37 +190,63 @@ def catch_sigterm() -> Iterator[threading.Event]:
 
 # %% ../../nbs/12_training/04_checkpoints.ipynb #c026
 class BatchSource:
-    "An endless iterator over activation batches that knows its position."
+    "An endless iterator over activation batches, on a device, that knows its position."
 
     def __init__(
         self,
         batches: Iterable[Tensor],  # each n×d; seeded by its maker
+        device: torch.device | str = "cpu",  # where they are wanted
     ):
-        self.batches, self.taken, self._iterator = batches, 0, iter(batches)
+        self.batches, self.taken, self.device = batches, 0, torch.device(device)
+        self._start()
+
+    def _start(self) -> None:
+        "Begin an iteration; nothing is read yet"
+        self._own, made = self._position(), self._made()
+        self._iterator = read_ahead(made) if self.device.type == "cuda" else made
+
+    def _position(self) -> Any:
+        return self.batches.state_dict() if hasattr(self.batches, "state_dict") else None
+
+    def _made(self) -> Iterator[tuple[Tensor, Any]]:
+        "Batches, ready to be copied, and the position behind each"
+        pin = self.device.type == "cuda" and torch.cuda.is_available()
+        for batch in self.batches:
+            yield batch.pin_memory() if pin and isinstance(batch, Tensor) else batch, self._position()
 
     def __next__(self) -> Tensor:
-        batch = next(self._iterator, None)
-        if batch is None:
-            self._iterator = iter(self.batches)
-            batch = next(self._iterator, None)
-        if batch is None:
+        found = next(self._iterator, None)
+        if found is None:
+            self._start()
+            found = next(self._iterator, None)
+        if found is None:
             raise UserError(
                 f"the activation batches ended after {self.taken} steps, before the plan did: "
                 "give an endless iterator, a list, or fewer steps"
             )
+        batch, self._own = found
         self.taken += 1
-        return batch
+        return batch.to(self.device, non_blocking=True) if isinstance(batch, Tensor) else batch
 
-    def state(self) -> dict[str, Any]:
-        "Position to continue from"
-        own = self.batches.state_dict() if hasattr(self.batches, "state_dict") else None
-        return {"taken": self.taken, "own": own}
+    def close(self) -> None:
+        "End the iteration, and the thread that reads ahead"
+        self._iterator.close()
 
-    def restore(self, state: dict[str, Any]) -> None:
-        "Go to a position; costs a pass over the skipped batches unless the iterable can jump."
-        if state["own"] is not None:
-            self.batches.load_state_dict(state["own"])
-            self._iterator, self.taken = iter(self.batches), state["taken"]
-            return
-        while self.taken < state["taken"]:
-            next(self)
+# %% ../../nbs/12_training/04_checkpoints.ipynb #c026_1
+@patch
+def state(self: BatchSource) -> dict[str, Any]:
+    "Position to continue from"
+    return {"taken": self.taken, "own": self._own}
+
+# %% ../../nbs/12_training/04_checkpoints.ipynb #c026_2
+@patch
+def restore(self: BatchSource, state: dict[str, Any]) -> None:
+    "Go to a position; costs a pass over the skipped batches unless the iterable can jump."
+    if state["own"] is not None:
+        self.close()
+        self.batches.load_state_dict(state["own"])
+        self.taken = state["taken"]
+        self._start()
+        return
+    while self.taken < state["taken"]:
+        next(self)

@@ -11,14 +11,13 @@ from pathlib import Path
 from typing import Iterable, Literal, NamedTuple
 
 import torch
-from safetensors.torch import load_file, save
-from torch import Tensor, nn
-
-from ..core import UserError, atomic_write
+from ..core import UserError, write_tensors
 from ..estimators.teacher import Teacher
 from ..geometry.causal import CausalGeometry, random_rotate
 from ..models.base import SAE
 from ..models.hierarchical import HierarchicalSAE
+from safetensors.torch import load_file
+from torch import Tensor, nn
 
 # %% ../../nbs/12_training/02_init.ipynb #c006
 class InputMap(NamedTuple):
@@ -45,13 +44,13 @@ class InputMap(NamedTuple):
 
 # %% ../../nbs/12_training/02_init.ipynb #c008
 def fit_input_map(
-    batches: Iterable[Tensor],  # final residuals of the training split, each n×d
+    batches: Iterable[Tensor],  # final residuals of the training split, each n×d, where the map will be
     geometry: CausalGeometry | None = None,  # the causal space; None trains in the Euclidean one
 ) -> InputMap:  # with E‖x − Ex‖² = d on these batches
     """Measure mean and spread of the inputs and choose the scale, s = √(d / E‖y − Ey‖²) with y the unscaled input.
 
-    Cost: one pass, n·d² for the map, d numbers of memory. Raises `UserError` on an empty or constant split and on
-    values that are not finite.
+    Cost: one pass, n·d² for the map; memory: one batch in float64, twice. Raises `UserError` on an empty or constant
+    split and on values that are not finite.
     """
     raw = InputMap(1.0, torch.zeros(0), *((geometry.sqrt_DD, geometry.inv_sqrt_DD) if geometry else ()))
     n, sum_D, sum_sq = 0, 0.0, 0.0
@@ -77,7 +76,8 @@ def save_input_map(
 ) -> Path:  # that file
     "Write an input map beside its SAE, atomically."
     tensors = {k: v for k, v in input_map._asdict().items() if isinstance(v, Tensor)}
-    return atomic_write(path, save({**tensors, "scale": torch.tensor(input_map.scale, dtype=torch.float64)}))
+    write_tensors(path, {**tensors, "scale": torch.tensor(input_map.scale, dtype=torch.float64)})
+    return Path(path)
 
 # %% ../../nbs/12_training/02_init.ipynb #c009_1
 def load_input_map(
@@ -118,7 +118,7 @@ def child_rows(
     order_C = torch.argsort(teacher.parent_of_C, stable=True)
     start_C = (count_P.cumsum(0) - count_P)[teacher.parent_of_C[order_C]]
     slot_C = torch.empty_like(order_C)
-    slot_C[order_C] = torch.arange(len(order_C)) - start_C
+    slot_C[order_C] = torch.arange(len(order_C), device=order_C.device) - start_C
     rows_PKD = rows_CD.new_zeros(len(count_P), max(int(count_P.max()), 1), rows_CD.shape[1])
     rows_PKD[teacher.parent_of_C, slot_C] = rows_CD
     return ChildRows(rows_PKD, slot_C)
@@ -136,7 +136,8 @@ def delta_frames(
     Batched over parents. Cost: P·K²·d for the SVD, P·s²·d for the completion.
     """
     P, K, D = rows_PKD.shape
-    _, sing_PR, right_PRD = torch.linalg.svd(rows_PKD, full_matrices=False)
+    # on the CPU, because the signs of singular vectors are another library's choice elsewhere; K is small
+    _, sing_PR, right_PRD = (t.to(rows_PKD.device) for t in torch.linalg.svd(rows_PKD.cpu(), full_matrices=False))
     energy_PR = sing_PR.square() / sing_PR.square().sum(1, keepdim=True).clamp_min(1e-30)
     missing_PR = energy_threshold - (energy_PR.cumsum(1) - energy_PR)
     keep_PR = ((missing_PR > 1e-6) & (energy_PR > 1e-8))[:, :dim]
@@ -151,7 +152,7 @@ def delta_frames(
 
 # %% ../../nbs/12_training/02_init.ipynb #c023
 class Taught(NamedTuple):
-    "The latents a teacher has set, and where it put them."
+    "The latents a teacher has set, and where it put them; on the device of the SAE."
 
     parent_P: Tensor  # latent number of each of the teacher's parents; empty when parents were not seeded
     child_C: Tensor  # latent number of each of the teacher's children; empty when children were not seeded
@@ -174,7 +175,7 @@ class Taught(NamedTuple):
         Called between an optimizer step and the normalisation, which would otherwise share every correction between
         both. Cost: P·s²·d.
         """
-        up_PSD, mask_PS1 = sae.up_PSD[: len(self.frame_PS)], self.frame_PS.to(sae.up_PSD.device)[..., None]
+        up_PSD, mask_PS1 = sae.up_PSD[: len(self.frame_PS)], self.frame_PS[..., None]
         taught_PSD = up_PSD * mask_PS1
         taught_PSD = taught_PSD / taught_PSD.norm(dim=2, keepdim=True).clamp_min(1e-12)
         up_PSD.sub_(~mask_PS1 * (up_PSD @ taught_PSD.mT @ taught_PSD))
@@ -182,7 +183,7 @@ class Taught(NamedTuple):
     def cosine(self, sae: HierarchicalSAE) -> Tensor:
         "Cosine of each taught decoder row to where it started, parents first: 1 means it has not turned."
         rows_RD = sae.W_dec.detach()[torch.cat([self.parent_P, self.child_C])]
-        return torch.cosine_similarity(rows_RD, self.start_RD.to(rows_RD), dim=1)
+        return torch.cosine_similarity(rows_RD, self.start_RD, dim=1)
 
 # %% ../../nbs/12_training/02_init.ipynb #c025
 class Start(NamedTuple):
@@ -266,7 +267,7 @@ def _write_children(sae: HierarchicalSAE, teacher: Teacher, start: Start) -> Non
 
     By QR: what `torch.linalg.lstsq` returns on a CPU differs from process to process in the last digit.
     """
-    P, slots_CK = len(start.parent_dec_PD), (teacher.parent_of_C.to(start.slot_C.device), start.slot_C)
+    P, slots_CK = len(start.parent_dec_PD), (teacher.parent_of_C, start.slot_C)
     for rows_MNS, wanted_PKD, frame_MSD in (
         (sae.child_enc_PLS, start.child_enc_PKD, sae.down_PSD),
         (sae.child_dec_PLS, start.child_dec_PKD, sae.up_PSD),
@@ -298,10 +299,11 @@ def init_from_teacher(
     """
     counts_P, P = torch.bincount(teacher.parent_of_C, minlength=len(teacher.parents)), len(teacher.parents)
     _check_fit(sae, teacher, int(counts_P.max()))
+    device = sae.dec_bias_D.device
+    teacher = teacher._replace(**{k: getattr(teacher, k).to(device) for k in ("parent_of_C", "parent_PD", "child_CD")})
     start = teacher_directions(
         teacher, sae.subspace_dim, geometry, init_jitter_deg, energy_threshold, generator, child_mode
     )
-    start = Start(*(t.to(sae.dec_bias_D.device) for t in start))
     if seed_parent_decoder:
         sae.parent_enc_PD[:P], sae.parent_dec_PD[:P] = start.parent_enc_PD, start.parent_dec_PD
     if seed_projectors:
@@ -309,9 +311,9 @@ def init_from_teacher(
     if seed_child_decoder:
         _write_children(sae, teacher, start)
     sae.normalise_decoder()
-    parents_P, none = torch.arange(P), torch.zeros(0, dtype=torch.long)
-    child_C = sae.m_top + teacher.parent_of_C * sae.m_low + start.slot_C.cpu()
-    frame_PS = (torch.arange(sae.subspace_dim) < start.kept_P.cpu()[:, None]) & seed_projectors
+    parents_P, none = torch.arange(P, device=device), torch.zeros(0, dtype=torch.long, device=device)
+    child_C = sae.m_top + teacher.parent_of_C * sae.m_low + start.slot_C
+    frame_PS = (torch.arange(sae.subspace_dim, device=device) < start.kept_P[:, None]) & seed_projectors
     taught = Taught(parents_P if seed_parent_decoder else none, child_C if seed_child_decoder else none, frame_PS, none)
     return taught._replace(start_RD=sae.W_dec[torch.cat(taught[:2])].clone())
 

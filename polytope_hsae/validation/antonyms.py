@@ -81,9 +81,10 @@ def antonym_result(
     if len(pairs_P2) < 10:
         raise TooFew(f"{len(pairs_P2)} antonym pairs are single tokens in this vocabulary; at least 10 are needed")
     a_PD, b_PD = g_VD[pairs_P2[:, 0]], g_VD[pairs_P2[:, 1]]
-    cos_P = cosine(a_PD, b_PD).double().numpy()
+    cos_P = cosine(a_PD, b_PD).double().cpu().numpy()
     rank_P = pairs_P2[:, 1].numpy()
-    null_NP = np.stack([cosine(a_PD, b_PD[matched(rank_P, rng, bin_size=20)]).double().numpy() for _ in range(n_draws)])
+    drawn = [cosine(a_PD, b_PD[matched(rank_P, rng, bin_size=20)]).double() for _ in range(n_draws)]
+    null_NP = torch.stack(drawn).cpu().numpy()
     weights = subtree_weights(connected(pairs_P2), rng, n_boot)
     value, gain_P = float(np.median(cos_P)), null_NP.mean(0) - cos_P
     null = null_summary(value, np.median(null_NP, 1), "less")
@@ -121,7 +122,7 @@ def emotion_words(
 def _class_cosines(g_VD: Tensor, words: LongTensor, sizes: list[int]) -> np.ndarray:  # K × K
     "Cosine of every pair of classes when the words are dealt to classes of these sizes in order"
     v_KD = concept_vectors(g_VD, [part.sort().values for part in words.split(sizes)])
-    return cosine(v_KD[:, None], v_KD[None]).numpy()
+    return cosine(v_KD[:, None], v_KD[None]).cpu().numpy()
 
 # %% ../../nbs/09_validation/08_antonyms.ipynb #c012_1
 def opposed_class_result(

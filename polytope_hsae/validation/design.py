@@ -281,4 +281,5 @@ def set_means(
     if not sets:
         return rows_RD[:0]
     starts = torch.tensor([0] + [len(t) for t in sets[:-1]]).cumsum(0)
-    return embedding_bag(torch.cat(sets), rows_RD, starts, mode="mean")
+    at, starts = (index.to(rows_RD.device) for index in (torch.cat(sets), starts))
+    return embedding_bag(at, rows_RD, starts, mode="mean")

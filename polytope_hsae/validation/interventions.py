@@ -59,13 +59,16 @@ def sibling_share_kl(
     rows_RD: Tensor,  # rows of the study
     plan: SimplexPlan,
     direction_FD: Tensor,  # what is added to the contexts, one per family
-) -> tuple[Tensor, Tensor]:  # gain of the family's words [F], KL(before‖after) of the children's shares [B, F], nats
+) -> tuple[
+    Tensor, Tensor
+]:  # gain of the family's words [F], KL(before‖after) of the children's shares [B, F], nats; CPU
     "Effect of one direction per family on the children's words and on their shares. Cost: one GEMM of B × words."
     word_N, family_N, vertex_N = (
         torch.from_numpy(x) for x in (plan.word_O[plan.start_N], plan.family_N, plan.vertex_N)
     )
-    logits_BN = (context_BD @ rows_RD[word_N].T).double()
-    shift_N = (rows_RD[word_N] * direction_FD[family_N]).sum(1).double()
+    rows_ND = rows_RD[word_N]
+    logits_BN = (context_BD @ rows_ND.T).double().cpu()
+    shift_N = (rows_ND * direction_FD[family_N]).sum(1).double().cpu()
     gains, kls = [], []
     for family in range(len(plan.parents_F)):
         mine = family_N == family

@@ -68,34 +68,38 @@ def measure(
     plan: SimplexPlan,
     vectors: Vectors,
 ) -> Measures:
-    "All statistics of one draw. Cost beside the vectors: one GEMM of R·S·D and gathers."
+    """All statistics of one draw, on the CPU.
+
+    Cost beside the vectors: one GEMM of R·S·D where the rows are, and gathers."""
+    plain = lambda tensor: tensor.cpu().numpy()
     parent_E, child_E = study.edges_E2.T
     apart_child = child_E[study.apart_A]
     whole, found = vectors.whole_SD, study.families
-    projection_RS = (rows_RD @ (vectors.lemma_SD / vectors.lemma_SD.square().sum(1, keepdim=True)).T).numpy()
+    projection_RS = plain(rows_RD @ (vectors.lemma_SD / vectors.lemma_SD.square().sum(1, keepdim=True)).T)
     child_words = [study.token_sets[c] for c in apart_child]
     contrast = sibling_contrast(plan, projection_RS)
-    edge_cv, gram_error = regularity(plan, vectors.lemma_SD)
+    edge_cv, gram_error = regularity(plan, vectors.lemma_SD.cpu())
 
     def on_edges(values_A: Tensor | np.ndarray) -> np.ndarray:
         full = np.full(len(study.edges_E2), np.nan)
-        full[study.apart_A.numpy()] = np.asarray(values_A)  # a tensor of one entry would be taken for a number
+        # a tensor of one entry would be taken for a number
+        full[study.apart_A.numpy()] = plain(values_A) if isinstance(values_A, Tensor) else values_A
         return full
 
     between = lambda index, i, j: whole[index[:, j]] - whole[index[:, i]]
-    cosines = lambda a, b: cosine_similarity(a, b, dim=1).numpy()
+    cosines = lambda a, b: plain(cosine_similarity(a, b, dim=1))
     return {
         "synsets": dict(
-            held_out_lemma=mean_projection(rows_RD, study.lemma_test, vectors.lemma_SD).numpy(),
-            held_out_form=mean_projection(rows_RD, study.form_test, vectors.form_SD).numpy(),
+            held_out_lemma=plain(mean_projection(rows_RD, study.lemma_test, vectors.lemma_SD)),
+            held_out_form=plain(mean_projection(rows_RD, study.form_test, vectors.form_SD)),
             auc=separation_auc(projection_RS, study.lemma_test, study.strangers),
         ),
         "edges": dict(
             projection_apart=on_edges(mean_projection(rows_RD, child_words, vectors.apart_AD)),
-            auc_apart=on_edges(separation_auc((rows_RD @ vectors.apart_AD.T).numpy(), child_words, study.outside)),
+            auc_apart=on_edges(separation_auc(plain(rows_RD @ vectors.apart_AD.T), child_words, study.outside)),
             cos_apart=on_edges(offset_cosine(vectors.apart_AD, whole[apart_child])),
-            cos_whole=offset_cosine(whole[parent_E], whole[child_E]).numpy(),
-            cos_split=offset_cosine(vectors.form_SD[parent_E], vectors.form_SD[child_E]).numpy(),
+            cos_whole=plain(offset_cosine(whole[parent_E], whole[child_E])),
+            cos_split=plain(offset_cosine(vectors.form_SD[parent_E], vectors.form_SD[child_E])),
         ),
         "vertices": dict(
             cohen_d=contrast.cohen_d_V,
@@ -134,7 +138,7 @@ def with_unrelated_parents(
 ) -> dict[str, np.ndarray]:  # edge columns, [N, E]
     "The edge statistics with each draw of unrelated parents."
     child_E = study.edges_E2[:, 1]
-    words_ED = set_means(rows_RD, study.token_sets)[child_E]
+    words_ED, vectors = set_means(rows_RD, study.token_sets).cpu()[child_E], Vectors(*(v.cpu() for v in vectors))
     columns = {name: [] for name in ("cos_whole", "cos_split", "cos_apart", "projection_apart")}
     for parent_E in parents_NE:
         missing = torch.full((len(child_E),), torch.nan).where(parent_E < 0, 0.0)
@@ -160,6 +164,6 @@ def with_unrelated_concepts(
         ("held_out_form", study.form_test, vectors.form_SD),
     ):
         share_SS = set_means(rows_RD, words) @ (vector_SD / vector_SD.square().sum(1, keepdim=True)).T
-        found_NS = share_SS[torch.arange(len(words)), concepts_NS]
+        found_NS = share_SS.cpu()[torch.arange(len(words)), concepts_NS]
         columns[name] = torch.where(concepts_NS < 0, torch.nan, found_NS).numpy()
     return columns

@@ -66,15 +66,16 @@ def like_published(
     random_E = torch.from_numpy(rng.integers(len(study.token_sets), size=(20, len(study.edges_E2))))
     child_E = study.edges_E2[:, 1]
     at_random = {
-        name: torch.cat([offset_cosine(v[p], v[child_E])[p != child_E] for p in random_E]).numpy()
+        name: torch.cat([offset_cosine(v[p], v[child_E])[p != child_E] for p in random_E]).cpu().numpy()
         for name, v in (("cos_whole", vectors.whole_SD), ("cos_split", vectors.form_SD))
     }
     fakes = {
         "shuffled": lambda own_rng: g_VD[shuffled(len(g_VD), own_rng)[study.used_R]],
-        "gaussian": lambda own_rng: gaussian(len(rows_RD), g_VD.shape[1], own_rng),
+        "gaussian": lambda own_rng: gaussian(len(rows_RD), g_VD.shape[1], own_rng).to(g_VD.device),
     }
     draws = [(null, own_rng) for null in fakes for own_rng in rng.spawn(n_draws)]
-    drawn = side_by_side(lambda d: statistics(fake := fakes[d[0]](d[1]), study_vectors(fake, study, estimator)), draws)
+    of_draw = lambda d: statistics(fake := fakes[d[0]](d[1]), study_vectors(fake, study, estimator))
+    drawn = side_by_side(of_draw, draws, g_VD.device)
     conditions = {"real": [statistics(rows_RD, vectors)], "random parent": [at_random], **{null: [] for null in fakes}}
     for (null, _), found in zip(draws, drawn):
         conditions[null].append(found)
@@ -108,7 +109,7 @@ def contrasts(
     mean_SD = set_means(rows_RD, study.lemma_test)
     if direction_QD is None:
         direction_QD = torch.nn.functional.normalize(vectors_SD[b] - vectors_SD[a], dim=1)
-    shift = lambda i, j: ((mean_SD[j] - mean_SD[i]) * direction_QD).sum(1).numpy()
+    shift = lambda i, j: ((mean_SD[j] - mean_SD[i]) * direction_QD).sum(1).cpu().numpy()
     return pd.DataFrame(
         dict(
             a=a.numpy(),

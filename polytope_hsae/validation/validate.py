@@ -62,7 +62,7 @@ def null_rows(
     if null in others:
         return others[null][nulls.shuffled(len(others[null]), rng)[study.used_R]]
     if null == "gaussian":
-        return nulls.gaussian(len(study.used_R), g_VD.shape[1], rng)
+        return nulls.gaussian(len(study.used_R), g_VD.shape[1], rng).to(g_VD.device)
     if null == "shuffled":
         perm_V = nulls.shuffled(len(g_VD), rng)
     elif null == "matched":
@@ -78,9 +78,11 @@ def null_rows(
 # %% ../../nbs/09_validation/06_validate.ipynb #draws-add
 def _add(digest: Any, part: Any) -> None:
     "Feed a value to a hash: arrays with type and shape, containers part by part."
-    if isinstance(part, Tensor):
-        part = part.detach().cpu().numpy()
-    if isinstance(part, np.ndarray):
+    if isinstance(part, Tensor):  # in pieces, so that a tensor on a GPU is never whole in the computer's memory
+        digest.update(f"{part.dtype}{tuple(part.shape)}".replace("torch.", "").encode())
+        for piece in part.detach().split(2**15) if part.ndim else (part,):
+            digest.update(memoryview(np.ascontiguousarray(piece.cpu().numpy())).cast("B") if piece.numel() else b"")
+    elif isinstance(part, np.ndarray):
         digest.update(f"{part.dtype}{part.shape}".encode())
         digest.update(memoryview(np.ascontiguousarray(part)).cast("B") if part.size else b"")
     elif isinstance(part, (list, tuple, Mapping)):
@@ -139,13 +141,14 @@ def _drawn(
     path: Path | None,  # where draws of this kind are kept
     known: str,  # fingerprint of all that decides them but the generators
     name: str,  # for the progress bar
+    device: torch.device,  # where they are made
 ) -> list[Measures]:
     "All draws of one kind, those that are kept and the others, each kept as it comes."
     seeds = rngs[0].bit_generator.seed_seq
     key = fingerprint_of(known, str(seeds.entropy), seeds.spawn_key, type(rngs[0].bit_generator).__name__)
     kept, found = kept_draws(path, key)[: len(rngs)] if path else [], []
     make = lambda i: kept[i] if i < len(kept) else one(rngs[i])  # all of them, so that each has its share of threads
-    for draw in tqdm(side_by_side(make, range(len(rngs))), total=len(rngs), desc=name, unit="draw"):
+    for draw in tqdm(side_by_side(make, range(len(rngs)), device), total=len(rngs), desc=name, unit="draw"):
         found.append(draw)
         if path and len(found) > len(kept):
             keep_draws(path, key, found)
@@ -187,7 +190,7 @@ def validate_geometry(
             fake := null_rows(null, g_VD, study, own_rng, others), study, plan, study_vectors(fake, study, estimator)
         )
         path = folder / f"{variant}-{null}.npz" if folder else None
-        found = _drawn(one, rng.spawn(n), path, f"{known}, {null}", f"{variant}, null: {null}")
+        found = _drawn(one, rng.spawn(n), path, f"{known}, {null}", f"{variant}, null: {null}", g_VD.device)
         drawn[null] = {level: {k: np.stack([m[level][k] for m in found]) for k in real[level]} for level in real}
     parents = nulls.unrelated_parents(study.token_sets, study.edges_E2, study.depth_S, rng, n_parents)
     itself_S2 = torch.arange(len(study.token_sets))[:, None].expand(-1, 2)

@@ -6,7 +6,7 @@
 __all__ = ['CLAIM_PANELS', 'Matrix', 'against_nulls', 'at_a_glance', 'claims_table', 'colours', 'conclusion', 'cost_bars',
            'display_name', 'dose_response', 'forest', 'geometry_summary', 'heatmaps', 'learning_curves', 'paired_dots',
            'pareto', 'planes', 'polytope', 'results_table', 'show', 'sibling_kl', 'sorted_projections', 'strata',
-           'style', 'unreadable']
+           'style', 'unreadable', 'worth_drawing']
 
 # %% ../../nbs/15_visualization/index.ipynb #imports
 from polytope_hsae.visualization.geometry import (
@@ -20,7 +20,15 @@ from polytope_hsae.visualization.geometry import (
     sorted_projections,
     strata,
 )
-from .models import cost_bars, dose_response, forest, learning_curves, paired_dots, pareto
+from polytope_hsae.visualization.models import (
+    cost_bars,
+    dose_response,
+    forest,
+    learning_curves,
+    paired_dots,
+    pareto,
+    worth_drawing,
+)
 from .style import colours, style, unreadable
 from polytope_hsae.visualization.tables import (
     CLAIM_PANELS,
@@ -59,4 +67,5 @@ _all_ = [
     "strata",
     "style",
     "unreadable",
+    "worth_drawing",
 ]

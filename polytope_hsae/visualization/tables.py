@@ -51,9 +51,9 @@ def results_table(
 
 # %% ../../nbs/15_visualization/03_tables.ipynb #c006_1
 def show(table: pd.DataFrame):
-    "A table without row numbers, text left-aligned, as it appears in a report"
+    "A table without row numbers, text left-aligned and shown as it is, as it appears in a report"
     text = [c for c in table if not pd.api.types.is_numeric_dtype(table[c])]
-    style = table.style.hide(axis="index").format(precision=3, na_rep="–", thousands=",")
+    style = table.style.hide(axis="index").format(precision=3, na_rep="–", thousands=",", escape="html")
     return style.set_properties(subset=text, **{"text-align": "left"}).set_table_styles(
         [{"selector": "th", "props": "text-align: left"}]
     )
