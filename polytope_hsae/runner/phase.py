@@ -104,7 +104,8 @@ def phase_key(
 ) -> str:  # 16 hexadecimal digits
     """Fingerprint of what a phase's outcome depends on: configuration and notebook code, its own and of phases before,
     and the content of a taxonomy of one's own."""
-    ontology, parts = Path(cfg.concepts.ontology), []
+    ontology = Path(cfg.concepts.ontology)
+    parts: list[Any] = []
     if cfg.concepts.ontology != "wordnet":
         parts.append(file_sha256(ontology) if ontology.is_file() else None)
     for p in range(1, phase + 1):
