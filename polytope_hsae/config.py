@@ -29,7 +29,6 @@ from pathlib import Path
 from typing import Annotated, Any, Literal
 
 import yaml
-from .core import UserError, atomic_write, one_line, repo_dir
 from pydantic import (
     BaseModel,
     BeforeValidator,
@@ -40,6 +39,8 @@ from pydantic import (
     ValidationInfo,
     model_validator,
 )
+
+from .core import UserError, atomic_write, one_line, repo_dir
 
 # %% ../nbs/02_config.ipynb #shown-repr
 _REPR = reprlib.Repr()

@@ -13,9 +13,10 @@ from typing import Any, Iterator, NamedTuple, Sequence
 
 import torch
 from fastcore.basics import patch
-from ..core import UserError, atomic_write, file_sha256, read_ahead, write_tensors
 from safetensors import safe_open
 from torch import Tensor
+
+from ..core import UserError, atomic_write, file_sha256, read_ahead, write_tensors
 
 # %% ../../nbs/07_activations/02_store.ipynb #c006
 STORE_COLUMNS = ("resid", "token", "next_token", "doc", "split", "picked")

@@ -14,9 +14,6 @@ from typing import Any, Callable, Collection, Mapping, NamedTuple, TypeVar
 import torch
 from huggingface_hub import try_to_load_from_cache
 from huggingface_hub.errors import StrictDataclassError
-from .lookup import MODEL_ASSETS, check_folder, check_model_name, config_fault
-from .packages import _complete_folder, checked_parts, converted_dir
-from ..core import UserError, one_line
 from tqdm.auto import tqdm
 from transformers import (
     MODEL_FOR_CAUSAL_LM_MAPPING,
@@ -27,6 +24,10 @@ from transformers import (
     PreTrainedModel,
     PreTrainedTokenizerBase,
 )
+
+from .lookup import MODEL_ASSETS, check_folder, check_model_name, config_fault
+from .packages import _complete_folder, checked_parts, converted_dir
+from ..core import UserError, one_line
 
 # %% ../../nbs/03_assets/02_models.ipynb #c015
 class LoadedModel(NamedTuple):

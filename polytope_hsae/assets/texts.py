@@ -18,9 +18,10 @@ from itertools import chain, islice, tee
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Callable, Iterable, Iterator, Sequence
 
+from tqdm import tqdm
+
 from ..config import source_shares
 from ..core import UserError, one_line
-from tqdm import tqdm
 
 if TYPE_CHECKING:  # importing NLTK takes seconds, and a look at a file should not
     from nltk.corpus.reader.wordnet import WordNetCorpusReader

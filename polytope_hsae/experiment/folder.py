@@ -12,6 +12,7 @@ from typing import Any
 
 import numpy as np
 import torch
+
 from ..config import config_hash
 from ..core import atomic_write
 from .contexts import CAPTURED

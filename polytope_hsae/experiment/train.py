@@ -12,6 +12,8 @@ from pathlib import Path
 from typing import Callable, Mapping, Sequence
 
 import torch
+from torch import Tensor
+
 from ..activations.store import SPLITS, ShuffledBatches
 from ..core import UserError
 from ..estimators.teacher import Teacher, load_teacher
@@ -29,7 +31,6 @@ from ..training.logging import wandb_logger
 from ..training.loop import TrainReport, made_otherwise, validation_error
 from ..training.step import TrainSpec
 from ..training.turns import train_each
-from torch import Tensor
 
 # %% ../../nbs/16_experiment/08_train.ipynb #c031
 VALIDATION_ROWS = 2**14  # contexts behind a validation: enough for the third digit of 1 − EV

@@ -18,13 +18,14 @@ from pathlib import Path
 from typing import Callable, Iterable, Mapping, NamedTuple, Sequence
 
 import pandas as pd
+from torch import Tensor
+
 from ..config import Config
 from ..core import atomic_write
 from .variants import Recipe, loss_weights, stages_of, train_options, vary
 from ..training.logging import read_log
 from ..training.step import TrainSpec
 from ..training.turns import train_each
-from torch import Tensor
 
 # %% ../../nbs/16_experiment/06_tuning.ipynb #c006
 def trials(cfg: Config) -> list[dict[str, float]]:  # dotted key → value

@@ -11,6 +11,7 @@ from typing import Any, Literal, NamedTuple
 
 import numpy as np
 import torch
+
 from ..activations.store import ActivationStore
 from ..config import Config
 from ..estimators.teacher import Teacher

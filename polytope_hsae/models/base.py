@@ -10,8 +10,9 @@ from typing import Any, NamedTuple
 
 import torch
 from fastcore.basics import patch
-from .kernels import Pattern, sparse_decode
 from torch import Tensor, nn
+
+from .kernels import Pattern, sparse_decode
 
 # %% ../../nbs/10_models/02_base.ipynb #c006
 class SparseCodes(NamedTuple):

@@ -10,12 +10,13 @@ import json
 from pathlib import Path
 
 import torch
+from safetensors.torch import load_file
+
 from ..core import atomic_write, write_tensors
 from .base import SAE
 from .batchtopk import BatchTopKHSAE
 from .flat import FlatSAE, MatryoshkaSAE
 from .hierarchical import HierarchicalSAE
-from safetensors.torch import load_file
 
 # %% ../../nbs/10_models/06_files.ipynb #c034
 MODELS = {c.__name__: c for c in (FlatSAE, MatryoshkaSAE, HierarchicalSAE, BatchTopKHSAE)}

@@ -11,11 +11,12 @@ from typing import Any, NamedTuple
 import torch
 import torch.nn.functional as F
 from fastcore.basics import patch
+from torch import Tensor, nn
+
 from .base import SAE, SAEOutput, SparseCodes, remove_parallel, unit_rows
 from .flat import FlatSAE
 from .kernels import Pattern, dots_at, k_largest, sparse_decode
 from .subspaces import project_down, project_up
-from torch import Tensor, nn
 
 # %% ../../nbs/10_models/04_hierarchical.ipynb #c007
 @torch.no_grad()

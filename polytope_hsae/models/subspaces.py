@@ -10,9 +10,10 @@ from typing import Literal
 
 import torch
 import torch.nn.functional as F
+from torch import Tensor
+
 from ..core import side_by_side
 from .kernels import Pattern, dots_at, full_precision, sparse_decode
-from torch import Tensor
 
 # %% ../../nbs/10_models/01_subspaces.ipynb #c018
 ComputePath = Literal["dense", "grouped", "sparse", "gather"]

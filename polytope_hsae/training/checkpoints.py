@@ -20,9 +20,10 @@ from typing import Any, Iterable, Iterator
 
 import torch
 from fastcore.basics import patch
-from ..core import UserError, atomic_write, file_sha256, read_ahead, write_tensors
 from safetensors.torch import load_file
 from torch import Tensor
+
+from ..core import UserError, atomic_write, file_sha256, read_ahead, write_tensors
 
 # %% ../../nbs/12_training/04_checkpoints.ipynb #c006
 def split_tensors(

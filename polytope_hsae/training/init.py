@@ -11,13 +11,14 @@ from pathlib import Path
 from typing import Iterable, Literal, NamedTuple
 
 import torch
+from safetensors.torch import load_file
+from torch import Tensor, nn
+
 from ..core import UserError, write_tensors
 from ..estimators.teacher import Teacher
 from ..geometry.causal import CausalGeometry, random_rotate
 from ..models.base import SAE
 from ..models.hierarchical import HierarchicalSAE
-from safetensors.torch import load_file
-from torch import Tensor, nn
 
 # %% ../../nbs/12_training/02_init.ipynb #c006
 class InputMap(NamedTuple):

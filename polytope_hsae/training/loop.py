@@ -17,6 +17,9 @@ from typing import Any, NamedTuple
 
 import torch
 from fastcore.basics import patch
+from torch import Tensor
+from tqdm.auto import tqdm
+
 from ..core import UserError, side_by_side
 from ..metrics.reconstruction import ExplainedVariance
 from ..models.base import SAE
@@ -34,8 +37,6 @@ from .losses import LossWeights
 from .memory import keep_freed_memory
 from .schedules import Stage, TrainOptions
 from .step import Trainee, TrainSpec
-from torch import Tensor
-from tqdm.auto import tqdm
 
 # %% ../../nbs/12_training/07_loop.ipynb #c008
 def validation_error(

@@ -15,6 +15,7 @@ from typing import NamedTuple
 
 import psutil
 import torch
+
 from ..models.base import SAE
 from ..models.kernels import GATHERED
 from .schedules import TrainOptions

@@ -12,6 +12,8 @@ from collections.abc import Callable, Iterable, Mapping, Sequence
 from contextlib import AbstractContextManager
 from pathlib import Path
 
+from torch import Tensor
+
 from ..core import UserError, atomic_write
 from .checkpoints import checkpoint_steps
 from .logging import read_log
@@ -19,7 +21,6 @@ from .loop import TrainReport, train
 from .memory import fit_together, free_memory, step_memory
 from .schedules import TrainOptions
 from .step import TrainSpec
-from torch import Tensor
 
 # %% ../../nbs/12_training/08_turns.ipynb #turns-begun
 def _begun_together(folder: Path, names: Sequence[str]) -> bool | None:

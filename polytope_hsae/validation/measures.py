@@ -71,7 +71,7 @@ def measure(
     """All statistics of one draw, on the CPU.
 
     Cost beside the vectors: one GEMM of R·S·D where the rows are, and gathers."""
-    plain = lambda tensor: tensor.cpu().numpy()
+    plain = lambda x: x.cpu().numpy() if isinstance(x, Tensor) else x
     parent_E, child_E = study.edges_E2.T
     apart_child = child_E[study.apart_A]
     whole, found = vectors.whole_SD, study.families
@@ -82,8 +82,7 @@ def measure(
 
     def on_edges(values_A: Tensor | np.ndarray) -> np.ndarray:
         full = np.full(len(study.edges_E2), np.nan)
-        # a tensor of one entry would be taken for a number
-        full[study.apart_A.numpy()] = plain(values_A) if isinstance(values_A, Tensor) else values_A
+        full[study.apart_A.numpy()] = plain(values_A)  # a tensor of one entry would be taken for a number
         return full
 
     between = lambda index, i, j: whole[index[:, j]] - whole[index[:, i]]

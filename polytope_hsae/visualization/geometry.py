@@ -329,12 +329,9 @@ def polytope(
     ax.set_title(title)
     fig.legend(*ax.get_legend_handles_labels(), loc="outside right upper", title="child (words)")
     share = float((size[:dims] ** 2).sum() / (size**2).sum())
-    return _caption(
-        fig,
-        f"Large marks: children's vectors; small: {len(word_WD)} words. "
-        f"The layout keeps {share:.0%} of the vertices' squared extent.",
-        pd.DataFrame(np.concatenate([vertex_C, word_W]), columns=[f"axis {i + 1}" for i in range(dims)]).assign(
-            child=[*children, *(children[c] for c in word_child_W)],
-            what=["vertex"] * len(children) + ["word"] * len(word_WD),
-        ),
-    )
+    text = f"Large marks: children's vectors; small: {len(word_WD)} words. "
+    text += f"The layout keeps {share:.0%} of the vertices' squared extent."
+    data = pd.DataFrame(np.concatenate([vertex_C, word_W]), columns=[f"axis {i + 1}" for i in range(dims)])
+    child = [*children, *(children[c] for c in word_child_W)]
+    what = ["vertex"] * len(children) + ["word"] * len(word_WD)
+    return _caption(fig, text, data.assign(child=child, what=what))
