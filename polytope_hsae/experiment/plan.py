@@ -316,11 +316,11 @@ class Work(NamedTuple):
 
 # %% ../../nbs/16_experiment/16_plan.ipynb #typical
 TYPICAL = dict(  # timed on one core (HOST_LOOP) for the demo unless said otherwise; seconds
-    start=40.0,  # a phase's imports, model, figures and page
+    start=62.0,  # a phase's imports, model, figures and page
     words=12.0,  # concepts of one part of speech or rule, for 49,152 tokens
     tokens=16e-6,  # a token of text, tokenised
     measure=0.29,  # statistics of a draw, for 49,152 tokens
-    geometry=100.0,  # intervals, hulls, interventions and figures of phase 1, for 49,152 tokens
+    geometry=160.0,  # intervals, hulls, interventions and figures of phase 1, for 49,152 tokens
     antonyms=12.0,
     validation=0.05,  # sums of a validation of one model
     scoring=1.0,  # sums and bootstraps of one scored model
@@ -510,7 +510,7 @@ def disk_parts(
     }
 
 # %% ../../nbs/16_experiment/16_plan.ipynb #base-memory
-BASE_MEMORY = 0.95 * 2**30  # bytes of Python, PyTorch, transformers and a notebook; measured
+BASE_MEMORY = 0.6 * 2**30  # bytes of Python, PyTorch, transformers and a notebook; measured
 
 # %% ../../nbs/16_experiment/16_plan.ipynb #device-parts
 def device_parts(
@@ -534,7 +534,7 @@ def device_parts(
         }
     head = {"model.dtype": weights + 2 * rows}
     if phase == 4:
-        return head | {"concepts.parents": 2**30 + 24 * V * 200}
+        return head | {"concepts.parents": 2**28 + 24 * V * 200}
     numbers, h = max(parameters(r, d) for r in recipes(cfg).values()), cfg.hsae
     models, k = min(together or cfg.eval.seeds, cfg.eval.seeds), h.topk_parent
     inside = d * (10 + 3 * k) + 3 * h.m_top + k * (5 * h.subspace_dim + 2 * h.m_low) + (32 * d if on_gpu else 0)

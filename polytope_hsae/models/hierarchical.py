@@ -13,6 +13,7 @@ import torch.nn.functional as F
 from fastcore.basics import patch
 from torch import Tensor, nn
 
+from ..core import side_by_side
 from .base import SAE, SAEOutput, SparseCodes, remove_parallel, unit_rows
 from .flat import FlatSAE
 from .kernels import Pattern, dots_at, k_largest, sparse_decode
@@ -100,8 +101,9 @@ def _draw(self: HierarchicalSAE, generator: torch.Generator | None, device: torc
     self.parent_dec_PD = nn.Parameter(unit_rows(rand(M, self.d)))
     self.child_dec_PLS = nn.Parameter(unit_rows(rand(M, n, S)))
     up_PSD = torch.empty(M, S, self.d, device=device)
-    for to_QSD, of_QDS in zip(up_PSD.split(16), rand(M, self.d, S).split(16)):  # a few frames at a time on the device
-        to_QSD.copy_(torch.linalg.qr(of_QDS.to(up_PSD.device)).Q.mT)
+    frames = lambda some: some[0].copy_(torch.linalg.qr(some[1].to(up_PSD.device)).Q.mT)
+    pieces = zip(up_PSD.split(16), rand(M, self.d, S).split(16))  # a few frames at a time on the device
+    list(side_by_side(frames, pieces, up_PSD.device))
     self.up_PSD = nn.Parameter(up_PSD)
     copy = lambda p: nn.Parameter(p.detach().clone())
     self.parent_enc_PD = self.parent_dec_PD if self.tied_parent else copy(self.parent_dec_PD)
