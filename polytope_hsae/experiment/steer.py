@@ -113,7 +113,8 @@ def example_sums(run: RunContext) -> tuple[ContextSums, ContextSums]:  # by pare
         context_BD = setup.in_space(batch.resid_BD)
         for parts, label_B, k in zip(both, (batch.parent_B, batch.child_B), n):
             parts.append(sum_contexts([(context_BD, label_B)], k))
-    return tuple(ContextSums(*(torch.stack(column).sum(0) for column in zip(*parts))) for parts in both)
+    by_parent, by_child = (ContextSums(*(torch.stack(column).sum(0) for column in zip(*parts))) for parts in both)
+    return by_parent, by_child
 
 # %% ../../nbs/16_experiment/13_steer.ipynb #level-directions
 def level_directions(

@@ -182,7 +182,8 @@ def card(
     beside, drawn, measured = f"Phase {question.phase} has not been run.", "", "–"
     if r:
         drawn, measured = strip(r, answer.bound, question.above), measured_text(r)
-        beside = (f"nearest null: {control_text(r)} · " if r.nulls else "") + count_text(r)
+        null = f"nearest null: {control_text(r)}" if r.nulls else ""
+        beside = " · ".join(filter(None, [null, count_text(r), r.note]))
     kicker = f"{question.number} · {question.title.removeprefix('… ')}"
     return Markup(
         _CARD.render(
