@@ -56,6 +56,10 @@ class ContextSums(NamedTuple):
         "The sums of some concepts"
         return ContextSums(self.sum_CD[at], self.n_C[at])
 
+    def plus(self, other: "ContextSums") -> "ContextSums":
+        "The sums over these contexts and others of the same concepts"
+        return ContextSums(self.sum_CD + other.sum_CD, self.n_C + other.n_C)
+
     def total(self) -> "ContextSums":
         "The sum over all concepts, as one row"
         return ContextSums(self.sum_CD.sum(0, keepdim=True), self.n_C.sum(0, keepdim=True))
@@ -166,18 +170,15 @@ def _capped(raw_BV: Tensor, shift_NV: Tensor, words: Sequence[Tensor], next_B: T
     cap = lambda z: z.div_(softcap).tanh_().mul_(softcap)
     mass = lambda z: torch.stack([z[..., w].logsumexp(-1) for w in words], -1)
     clean_BV, parts = cap(raw_BV.clone()).log_softmax(-1), []
-    clean_BC, p_BV1, entropy_B1 = (
-        mass(clean_BV),
-        clean_BV.exp()[..., None],
-        -(clean_BV.exp() * clean_BV).sum(-1)[:, None],
-    )
+    clean_BC, p_BV = mass(clean_BV), clean_BV.exp()
+    entropy_B1 = -(p_BV * clean_BV).sum(-1, keepdim=True)
     for shift_nV in shift_NV.split(max(1, 2**24 // raw_BV.numel())):  # directions together: 128 MiB of logits
         z_BnV = cap(raw_BV[:, None] + shift_nV)
         lse_Bn, nll_Bn = z_BnV.logsumexp(-1), z_BnV.new_full(z_BnV.shape[:2], math.nan)
         if next_B is not None:
             at_B11 = next_B[:, None, None].expand(-1, len(shift_nV), 1)
             nll_Bn = clean_BV.gather(1, next_B[:, None]) - z_BnV.gather(2, at_B11)[..., 0] + lse_Bn
-        kl_Bn = lse_Bn - (z_BnV @ p_BV1)[..., 0] - entropy_B1
+        kl_Bn = lse_Bn - (z_BnV @ p_BV[..., None])[..., 0] - entropy_B1
         parts.append((mass(z_BnV) - lse_Bn[..., None] - clean_BC[:, None], kl_Bn, nll_Bn))
     return _Moved(*(torch.cat(part, 1) for part in zip(*parts)))
 

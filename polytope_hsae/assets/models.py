@@ -12,7 +12,6 @@ from pathlib import Path
 from typing import Any, Callable, Collection, Mapping, NamedTuple, TypeVar
 
 import torch
-from huggingface_hub import try_to_load_from_cache
 from huggingface_hub.errors import StrictDataclassError
 from tqdm.auto import tqdm
 from transformers import (
@@ -25,7 +24,7 @@ from transformers import (
     PreTrainedTokenizerBase,
 )
 
-from .lookup import MODEL_ASSETS, check_folder, check_model_name, config_fault
+from .lookup import MODEL_ASSETS, cached_folder, check_folder, check_model_name, config_fault
 from .packages import _complete_folder, checked_parts, converted_dir
 from ..core import UserError, one_line
 
@@ -261,9 +260,9 @@ def load_model(
     options |= dict(dtype=dtype, use_safetensors=True, output_loading_info=True, ignore_mismatched_sizes=True)
     read: Any = _read(name, "the weights", AutoModelForCausalLM.from_pretrained, where, **options)
     model, report = read
-    fetched = None if local else try_to_load_from_cache(name, "config.json", revision=revision)
-    if isinstance(fetched, str):  # its files could not be looked at before
-        check_folder(name, Path(fetched).parent)
+    fetched = None if local else cached_folder(name, revision)
+    if fetched is not None:  # its files could not be looked at before
+        check_folder(name, fetched)
     check_weights(name, model, report)
     if model.get_output_embeddings() is None:
         kind = type(model).__name__

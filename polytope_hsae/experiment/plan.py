@@ -23,7 +23,7 @@ from typing import Any, Callable, Mapping, NamedTuple, Sequence
 import psutil
 import torch
 
-from ..assets.lookup import MODEL_ASSETS
+from ..assets.lookup import MODEL_ASSETS, cached_folder
 from ..assets.packages import converted_dir
 from ..config import Config
 from ..core import UserError, atomic_write, file_sha256
@@ -91,10 +91,8 @@ def _config_file(name: str, revision: str | None) -> Path | None:
     folder = Path(name).expanduser()
     if folder.is_dir():
         return folder / "config.json"
-    from huggingface_hub import try_to_load_from_cache
-
-    cached = try_to_load_from_cache(name, "config.json", revision=revision) if name.count("/") == 1 else None
-    return Path(cached) if isinstance(cached, str) else None
+    cached = cached_folder(name, revision) if name.count("/") == 1 else None
+    return None if cached is None else cached / "config.json"
 
 # %% ../../nbs/16_experiment/16_plan.ipynb #model-shape-by-name
 def model_shape(

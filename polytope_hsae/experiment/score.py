@@ -76,6 +76,5 @@ def score_variants(
         save_scores(scores, folder / "scores.json")
         return scores
 
-    each = side_by_side if setup.device.type == "cpu" else map
-    found = list(each(score, folders))
+    found = list(side_by_side(score, folders, setup.device))
     return {name: found[i * len(seeds) : (i + 1) * len(seeds)] for i, name in enumerate(names)}

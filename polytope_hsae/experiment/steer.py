@@ -90,10 +90,9 @@ def levels(
 # %% ../../nbs/16_experiment/13_steer.ipynb #c010
 def _latent_rows(run: RunContext, level: Level, variant: str, unit_ND: Tensor) -> list[Tensor]:  # N×D, one per seed
     "Decoder rows of the latents matched to a level's concepts, in the unified space, as long as the teacher's units"
-    space, field = recipes(run.cfg)[variant].cfg.hsae.space, "children" if level.name == "child" else "parents"
-    space = (
-        space if run.setup.block is None else "causal"
-    )  # an inner block has one space, in which rows stay as they are
+    field = "children" if level.name == "child" else "parents"
+    # an inner block has one space, in which rows stay as they are
+    space = recipes(run.cfg)[variant].cfg.hsae.space if run.setup.block is None else "causal"
 
     def rows(seed: int, scores: Scores) -> Tensor:
         sae = load_sae(model_dir(run.run_dir, variant, seed)).to(unit_ND.device)
@@ -106,15 +105,14 @@ def _latent_rows(run: RunContext, level: Level, variant: str, unit_ND: Tensor) -
 def example_sums(run: RunContext) -> tuple[ContextSums, ContextSums]:  # by parent and by child; the last row: of none
     """Training contexts of the taught concepts and 65,536 others, summed in the space of concept vectors.
 
-    Cost: one pass over the training split; memory: a batch."""
-    setup, n = run.setup, (len(run.setup.parents), len(run.setup.children))
-    both = [[], []]
+    Cost: one pass over the training split; memory: a batch, and the sums."""
+    setup, both = run.setup, None
     for batch in corpus_examples(setup, run.store, others=2**16):
         context_BD = setup.in_space(batch.resid_BD)
-        for parts, label_B, k in zip(both, (batch.parent_B, batch.child_B), n):
-            parts.append(sum_contexts([(context_BD, label_B)], k))
-    by_parent, by_child = (ContextSums(*(torch.stack(column).sum(0) for column in zip(*parts))) for parts in both)
-    return by_parent, by_child
+        by_parent = sum_contexts([(context_BD, batch.parent_B)], len(setup.parents))
+        by_child = sum_contexts([(context_BD, batch.child_B)], len(setup.children))
+        both = (by_parent, by_child) if both is None else (both[0].plus(by_parent), both[1].plus(by_child))
+    return both
 
 # %% ../../nbs/16_experiment/13_steer.ipynb #level-directions
 def level_directions(

@@ -80,9 +80,8 @@ def _vectors(
             return _context_vectors(cfg, setup, lambda: corpus_examples(setup, store), rng)
         found = template_examples(cfg, setup)
         return _context_vectors(cfg, setup, lambda: [found], rng)
-    method, rows_V = TOKEN_ESTIMATORS[cfg.teacher.estimator], (
-        None if rng is None else nulls.shuffled(len(setup.g_VD), rng)
-    )
+    method = TOKEN_ESTIMATORS[cfg.teacher.estimator]
+    rows_V = None if rng is None else nulls.shuffled(len(setup.g_VD), rng)
     shrinkage = cfg.geometry.lda_shrinkage if method == "ridge" else None
     return concept_vectors(setup.g_VD, words, method, shrinkage, rows_V)
 
