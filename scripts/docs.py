@@ -177,8 +177,9 @@ def render() -> int:
         print("Quarto is not on PATH: install it from https://quarto.org/docs/get-started", file=sys.stderr)
         print("`make docs-check` renders the same pages to _site/ without it.", file=sys.stderr)
         return 2
-    for finding in make_pages():
-        print(finding, file=sys.stderr)
+    findings = make_pages()
+    if findings:
+        print("\n".join(findings), file=sys.stderr)
         return 1
     done = subprocess.run(["quarto", "render", "--no-cache", "--no-execute"], cwd=PROC)
     if done.returncode == 0:
