@@ -22,14 +22,18 @@ sys.path.insert(0, str(Path(__file__).resolve().parent))
 
 import yaml  # noqa: E402
 from execnb.nbio import mk_cell, read_nb, write_nb  # noqa: E402
+from fastcore.basics import AttrDict  # noqa: E402
 from nbdev.processors import FilterDefaults  # noqa: E402
 from pages import ROOT, repository, settings  # noqa: E402
 
 NBS, PROC, DOCS, SITE = (ROOT / name for name in ("nbs", "_proc", "_docs", "_site"))
-PHASE_NOTE = (
-    "*Phase notebooks are stored without output. What this one shows on the embedded model, with all its figures, "
-    "stands in the [report of the long run](../reports/demo-large.html).*"
-)
+RUN = ROOT / "runs/demo"  # what `make run` leaves; the pages of the phases show its outputs
+PHASE_NOTES = {
+    True: "*This page shows the preset `demo` on the embedded model, as `make run` leaves it. The [report of the long "
+    "run](../reports/demo-large.html) has the same figures with more seeds and draws.*",
+    False: "*Phase notebooks are stored without output, and this site was built without a run: after `make run` the page "
+    "has its figures. Those of the long run stand in its [report](../reports/demo-large.html).*",
+}
 KINDS = {".ipynb", ".css", ".html", ".json", ".png", ".svg"}  # of files that the site is made of
 NUMBER = re.compile(r"^\d+[a-zA-Z0-9]*_")  # nbdev drops it from the name of a page
 LINK = re.compile(r"(?<=\]\()([^)\s]+)(?=\))")
@@ -75,17 +79,38 @@ def project() -> dict:
     return config
 
 
+def fill(path: str, notebook: AttrDict) -> bool:
+    "Give the cells of a phase notebook what they showed in the run; False where no run has executed it as it stands"
+    executed = RUN / Path(path).stem / "notebook.ipynb"
+    if not executed.is_file():
+        return False
+    ran = {cell.id: cell for cell in read_nb(executed).cells}
+    cells = [cell for cell in notebook.cells if cell.cell_type == "code" and "parameters" not in tags(cell)]
+    if any(cell.id not in ran or ran[cell.id].source != cell.source for cell in cells):
+        return False
+    for cell in cells:
+        cell.outputs = [o for o in ran[cell.id].outputs if o["output_type"] in ("display_data", "execute_result")]
+    return True
+
+
+def tags(cell: AttrDict) -> list[str]:
+    "What a cell is marked with"
+    return cell.metadata.get("tags", [])
+
+
 def process(path: str) -> list[str]:
     "Make a page of one notebook; returns what went wrong"
     notebook, findings = read_nb(NBS / path), []
+    phase = path.startswith("experiments/phase")
+    filled = phase and fill(path, notebook)
     with warnings.catch_warnings(record=True) as said:
         warnings.simplefilter("always")
         try:
             FilterDefaults()(notebook)
         except Exception as error:
             findings.append(f"nbs/{path}: {type(error).__name__}: {error}".split("\n")[0])
-    if path.startswith("experiments/phase"):
-        notebook.cells.insert(1, mk_cell(PHASE_NOTE, "markdown"))
+    if phase:
+        notebook.cells.insert(1, mk_cell(PHASE_NOTES[filled], "markdown"))
     target = PROC / page_name(path)
     target.parent.mkdir(parents=True, exist_ok=True)
     write_nb(notebook, target)
