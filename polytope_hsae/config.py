@@ -7,8 +7,8 @@ __all__ = ['Count', 'Positive', 'NonNegative', 'Share', 'DType', 'Block', 'Sourc
            'source_shares', 'Section', 'RunConfig', 'ModelConfig', 'DataConfig', 'ConceptsConfig', 'GeometryConfig',
            'TeacherConfig', 'HSAEConfig', 'BaselineConfig', 'StageAConfig', 'StageBConfig', 'EarlyStopConfig',
            'TuneConfig', 'TrainingConfig', 'ValidationConfig', 'TargetsConfig', 'EvalConfig', 'AblateConfig',
-           'LoggingConfig', 'Config', 'config_keys', 'presets_dir', 'presets', 'load_config', 'absolute_paths',
-           'check_save_dir', 'config_hash', 'versions', 'save_resolved']
+           'LoggingConfig', 'Config', 'config_keys', 'parse_yaml', 'presets_dir', 'presets', 'load_config',
+           'absolute_paths', 'check_save_dir', 'config_hash', 'versions', 'save_resolved']
 
 # %% ../nbs/02_config.ipynb #config-imports
 import difflib
@@ -657,7 +657,7 @@ for _kind in ("int", "float"):
     _Loader.add_constructor(f"tag:yaml.org,2002:{_kind}", _Loader.construct_number)
 
 # %% ../nbs/02_config.ipynb #c032_2
-def _parse(
+def parse_yaml(
     text: str,  # YAML
     source: str,  # where it came from, for the reader
 ) -> Any:  # plain Python values
@@ -765,7 +765,7 @@ def _override(
         raise UserError(f"{asked} is not of the form section.key=value, such as hsae.m_top=64")
     if len(key) > _LONGEST:
         raise UserError(f"{asked} has a key of {len(key):,} characters; give section.key=value, such as hsae.m_top=64")
-    return key, _parse(value, asked)
+    return key, parse_yaml(value, asked)
 
 # %% ../nbs/02_config.ipynb #c036_1
 def _set(
@@ -809,7 +809,7 @@ def load_config(
     "Read, override and check a configuration. Raises UserError, one sentence, on anything that does not fit."
     _check_overrides(overrides)
     text, source = _config_text(name_or_path)
-    tree = _parse(text, source)
+    tree = parse_yaml(text, source)
     tree = {} if tree is None else tree
     if not isinstance(tree, dict):
         found = type(tree).__name__

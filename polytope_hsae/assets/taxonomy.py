@@ -10,7 +10,7 @@ import json
 from pathlib import Path
 from typing import Any, Iterator, NamedTuple
 
-from ..config import _parse
+from ..config import parse_yaml
 from ..core import UserError
 
 # %% ../../nbs/03_assets/07_taxonomy.ipynb #node
@@ -43,7 +43,7 @@ def _tree(path: Path, called: str) -> Any:
         raise UserError(f"{called} cannot be read ({e.strerror}): give the path of a YAML or JSON file") from e
     except (ValueError, RecursionError) as e:
         raise UserError(f"{called} is not valid JSON ({e}): correct it there") from e
-    return _parse(text, called)
+    return parse_yaml(text, called)
 
 # %% ../../nbs/03_assets/07_taxonomy.ipynb #forms
 def _forms(entry: Any, name: str, called: str) -> list[str]:

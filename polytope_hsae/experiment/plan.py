@@ -29,7 +29,7 @@ from ..config import Config
 from ..core import UserError, atomic_write, file_sha256
 from .tuning import trials
 from .variants import Flat, Recipe, recipes, stages_of, taught, untaught
-from ..training.memory import free_memory
+from ..training.memory import StepMemory, free_memory, training_memory
 
 # %% ../../nbs/16_experiment/16_plan.ipynb #model-shape
 class ModelShape(NamedTuple):
@@ -510,6 +510,19 @@ def disk_parts(
 # %% ../../nbs/16_experiment/16_plan.ipynb #base-memory
 BASE_MEMORY = 0.6 * 2**30  # bytes of Python, PyTorch, transformers and a notebook; measured
 
+# %% ../../nbs/16_experiment/16_plan.ipynb #trained-memory
+def _trained(recipe: Recipe, d: int, on_gpu: bool) -> StepMemory:
+    "Memory of a variant's model in training, without building it"
+    h, t = recipe.cfg.hsae, recipe.cfg.training
+    part = -(-t.batch_size_acts // t.grad_accum)
+    if recipe.flat is not None:
+        latents = flat_latents(recipe.cfg, recipe.flat, d)
+        return training_memory([latents * d, latents * d, latents, d], part, d, latents, on_gpu=on_gpu)
+    numbers, children = h.m_top * h.subspace_dim, h.m_top * h.m_low
+    sizes = [numbers * d] * 2 + [h.m_top * d] * 2 + [children * h.subspace_dim] * 2 + [children, h.m_top, d]
+    inside = h.topk_parent * (5 * h.subspace_dim + 2 * h.m_low)
+    return training_memory(sizes, part, d, h.m_top, h.topk_parent, inside, on_gpu=on_gpu)
+
 # %% ../../nbs/16_experiment/16_plan.ipynb #device-parts
 def device_parts(
     cfg: Config,
@@ -519,7 +532,7 @@ def device_parts(
     on_gpu: bool = True,  # gathers rows for dead latents, and steps one model at a time
 ) -> dict[str, float]:  # by the key that lowers it
     "Bytes that lie where the heavy work is done, at their peak in a phase."
-    V, d, t = shape.vocabulary, shape.width, cfg.training
+    V, d = shape.vocabulary, shape.width
     weights = float(shape.numbers) * (4 if cfg.model.dtype == "float32" else 2)
     rows = 4 * V * d * (2 if cfg.model.dtype == "float32" and shape.tied is False else 1)
     if phase == 1:
@@ -533,12 +546,12 @@ def device_parts(
     head = {"model.dtype": weights + 2 * rows}
     if phase == 4:
         return head | {"concepts.parents": 2**28 + 24 * V * 200}
-    numbers, h = max(parameters(r, d) for r in recipes(cfg).values()), cfg.hsae
-    models, k = min(together or cfg.eval.seeds, cfg.eval.seeds), h.topk_parent
-    inside = d * (10 + 3 * k) + 3 * h.m_top + k * (5 * h.subspace_dim + 2 * h.m_low) + (32 * d if on_gpu else 0)
-    step = {"training.batch_size_acts": 4 * t.batch_size_acts * inside * (1 if on_gpu else models)}
-    frames = 8 * h.m_top * h.subspace_dim * d * (1 if on_gpu else models)
-    return head | step | {"hsae.subspace_dim": 16 * numbers * models + frames}
+    models = min(together or cfg.eval.seeds, cfg.eval.seeds)
+    in_step = 1 if on_gpu else models
+    most = max(
+        (_trained(r, d, on_gpu) for r in recipes(cfg).values()), key=lambda m: models * m.model + in_step * m.step
+    )
+    return head | {"training.batch_size_acts": most.step * in_step, "hsae.subspace_dim": most.model * models}
 
 # %% ../../nbs/16_experiment/16_plan.ipynb #host-parts
 def host_parts(
