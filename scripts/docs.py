@@ -31,8 +31,8 @@ RUN = ROOT / "runs/demo"  # what `make run` leaves; the pages of the phases show
 PHASE_NOTES = {
     True: "*This page shows the preset `demo` on the embedded model, as `make run` leaves it. The [report of the long "
     "run](../reports/demo-large.html) has the same figures with more seeds and draws.*",
-    False: "*Phase notebooks are stored without output, and this site was built without a run: after `make run` the page "
-    "has its figures. Those of the long run stand in its [report](../reports/demo-large.html).*",
+    False: "*Phase notebooks are stored without output, and this site was built without a run: after `make run` the "
+    "page has its figures. Those of the long run stand in its [report](../reports/demo-large.html).*",
 }
 KINDS = {".ipynb", ".css", ".html", ".json", ".png", ".svg"}  # of files that the site is made of
 NUMBER = re.compile(r"^\d+[a-zA-Z0-9]*_")  # nbdev drops it from the name of a page
