@@ -85,17 +85,16 @@ def fill(path: str, notebook: AttrDict) -> bool:
     if not executed.is_file():
         return False
     ran = {cell.id: cell for cell in read_nb(executed).cells}
-    cells = [cell for cell in notebook.cells if cell.cell_type == "code" and "parameters" not in tags(cell)]
+    cells = [
+        cell
+        for cell in notebook.cells
+        if cell.cell_type == "code" and "parameters" not in cell.metadata.get("tags", [])
+    ]
     if any(cell.id not in ran or ran[cell.id].source != cell.source for cell in cells):
         return False
     for cell in cells:
         cell.outputs = [o for o in ran[cell.id].outputs if o["output_type"] in ("display_data", "execute_result")]
     return True
-
-
-def tags(cell: AttrDict) -> list[str]:
-    "What a cell is marked with"
-    return cell.metadata.get("tags", [])
 
 
 def process(path: str) -> list[str]:

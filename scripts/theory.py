@@ -15,19 +15,21 @@ from typing import Any, NamedTuple
 
 import numpy as np
 import torch
-from scipy.stats import rankdata, spearmanr
+from scipy.stats import spearmanr
 from torch import Tensor
 
 from polytope_hsae.config import load_config
+from polytope_hsae.core import atomic_write, repo_dir
 from polytope_hsae.estimators.teacher import Teacher, load_teacher
 from polytope_hsae.experiment.contexts import labelled_contexts
 from polytope_hsae.experiment.folder import model_dir
 from polytope_hsae.experiment.prepare import open_run
 from polytope_hsae.experiment.setup import RunContext
 from polytope_hsae.experiment.variants import loss_weights, new_sae, recipes, train_options
-from polytope_hsae.geometry.causal import random_rotate
+from polytope_hsae.geometry.causal import random_rotate, rotate_towards
 from polytope_hsae.geometry.polytopes import fan_cells
 from polytope_hsae.metrics.evaluate import LabelledContexts
+from polytope_hsae.metrics.probing import probe_scores
 from polytope_hsae.models.files import load_sae
 from polytope_hsae.models.hierarchical import HierarchicalSAE
 from polytope_hsae.stats.paired import crossed_interval
@@ -35,7 +37,6 @@ from polytope_hsae.training.init import InputMap, child_rows, fit_input_map, ini
 from polytope_hsae.training.schedules import Stage
 from polytope_hsae.training.step import Trainee, TrainSpec
 
-ROOT = Path(__file__).resolve().parent.parent
 SEEDS, ANGLES, STEPS, BATCH, EVERY = (0, 1, 2), (0.0, 15.0, 30.0, 45.0, 60.0, 75.0, 90.0), 60, 512, 3
 
 
@@ -117,10 +118,7 @@ def towards(parent_PD: Tensor, degrees: float) -> Tensor:
     "Every parent turned towards the other parent that is nearest to it, length kept."
     unit_PD = torch.nn.functional.normalize(parent_PD, dim=1)
     near_P = (unit_PD @ unit_PD.T - 2 * torch.eye(len(unit_PD))).argmax(1)
-    to_PD = unit_PD[near_P] - (unit_PD[near_P] * unit_PD).sum(1, keepdim=True) * unit_PD
-    theta = torch.deg2rad(torch.tensor(degrees))
-    turned_PD = theta.cos() * unit_PD + theta.sin() * torch.nn.functional.normalize(to_PD, dim=1)
-    return turned_PD * parent_PD.norm(dim=1, keepdim=True)
+    return rotate_towards(parent_PD, unit_PD[near_P], degrees)
 
 
 def t1(world: World) -> dict[str, Any]:
@@ -129,7 +127,7 @@ def t1(world: World) -> dict[str, Any]:
     unit_PD, off_PP = torch.nn.functional.normalize(parent_PD, dim=1), ~torch.eye(P, dtype=torch.bool)
     lines: list[dict[str, Any]] = []
     for how, degrees in itertools.product(("random", "towards"), ANGLES):
-        cross_SQ, own_SQ, square_SQ, above, tied, over = [], [], [], 0, [], []
+        cross_SQ, own_SQ, above, tied, over = [], [], 0, [], []
         for seed in SEEDS:
             gen = torch.Generator().manual_seed(seed)
             turned_PD = random_rotate(parent_PD, degrees, gen) if how == "random" else towards(parent_PD, degrees)
@@ -137,7 +135,6 @@ def t1(world: World) -> dict[str, Any]:
             cos_PP = torch.nn.functional.normalize(turned_PD, dim=1) @ unit_PD.T
             cross_SQ.append(((found.gradient_PQ * off_PP).sum(0) / (P - 1)).numpy())
             own_SQ.append(found.gradient_PQ.diagonal().numpy())
-            square_SQ.append(((cos_PP.square() * off_PP).sum(0) / (P - 1)).numpy())
             above += found.violations
             tied.append(spearmanr(cos_PP[off_PP], found.gradient_PQ[off_PP]).statistic)
             over.append(float(found.part_PQ[off_PP].sum() / found.bound_PQ[off_PP].sum()))
@@ -147,7 +144,6 @@ def t1(world: World) -> dict[str, Any]:
                 degrees=degrees,
                 cross=interval(np.array(cross_SQ)),
                 own=interval(np.array(own_SQ)),
-                mean_square_cosine=interval(np.array(square_SQ)),
                 above_bound=above,
                 rank_with_cosine=[round(float(t), 4) for t in tied],
                 share_of_bound_by_cosine=round(float(np.mean(over)), 4),
@@ -223,16 +219,12 @@ def t2(world: World, models: dict[str, list[HierarchicalSAE]]) -> dict[str, Any]
 
 
 def own_auc(sae: HierarchicalSAE, contexts: LabelledContexts, P: int) -> np.ndarray:  # P
-    "AUC of every taught parent's own score, among contexts with a label; NaN for a parent without any"
-    score_BP = ((contexts.resid_BD - sae.dec_bias_D) @ sae.parent_enc_PD[:P].T + sae.parent_bias_P[:P]).detach()
-    found, label_B = [], contexts.parent_B.numpy()
-    for p in range(P):
-        own_B = label_B == p
-        n = int(own_B.sum())
-        rank_B = rankdata(score_BP[:, p].numpy())
-        pairs = n * (len(own_B) - n)
-        found.append((rank_B[own_B].sum() - n * (n + 1) / 2) / pairs if n >= 3 else np.nan)
-    return np.array(found)
+    "AUC of every taught parent's own score, among contexts with a label; NaN for a parent with fewer than three"
+    score_BP = ((contexts.resid_BD - sae.dec_bias_D) @ sae.parent_enc_PD[:P].T + sae.parent_bias_P[:P]).detach().numpy()
+    own_BP = contexts.parent_B.numpy()[:, None] == np.arange(P)
+    enough_P, found_P = own_BP.sum(0) >= 3, np.full(P, np.nan)
+    found_P[enough_P] = probe_scores(score_BP[:, enough_P], own_BP[:, enough_P]).auc_C
+    return found_P
 
 
 @torch.no_grad()
@@ -319,11 +311,11 @@ def measure(folder: Path) -> dict[str, Any]:
 def main() -> int:
     parser = argparse.ArgumentParser(description=__doc__.split("\n")[0])
     parser.add_argument("folders", nargs="+", type=Path, help="runs with a finished first phase")
-    parser.add_argument("--out", type=Path, default=ROOT / "nbs" / "reports" / "theory.json")
+    parser.add_argument("--out", type=Path, default=repo_dir() / "nbs/reports/theory.json")
     args = parser.parse_args()
     torch.set_num_threads(1)
     found = [measure(folder) for folder in args.folders]
-    args.out.write_text(json.dumps(found, indent=1) + "\n", encoding="utf-8")
+    atomic_write(args.out, json.dumps(found, indent=1) + "\n")
     return 0
 
 

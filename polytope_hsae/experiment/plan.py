@@ -4,11 +4,11 @@
 
 # %% auto #0
 __all__ = ['KNOWN_SHAPES', 'DATA_SHEETS', 'REACHED', 'Clock', 'HOST_LOOP', 'STEP_CALLS', 'TYPICAL', 'BASE_MEMORY', 'PARTS',
-           'ModelShape', 'shape_of', 'model_shape', 'Amounts', 'Machine', 'named_machines', 'probe', 'parameters',
-           'flat_latents', 'training_step', 'Work', 'concept_count', 'draw_operations', 'draws', 'extraction',
-           'stored_bytes', 'steps_of', 'training', 'read_again', 'looking', 'scoring', 'evaluation', 'disk_parts',
-           'device_parts', 'host_parts', 'PhasePlan', 'plan_phases', 'hours', 'plan_text', 'Room', 'room_here',
-           'check_room']
+           'ModelShape', 'shape_of', 'model_shape', 'Amounts', 'Machine', 'named_machines', 'probe', 'parameter_sizes',
+           'parameters', 'flat_latents', 'training_step', 'Work', 'concept_count', 'draw_operations', 'draws',
+           'extraction', 'stored_bytes', 'steps_of', 'training', 'read_again', 'looking', 'scoring', 'evaluation',
+           'disk_parts', 'device_parts', 'host_parts', 'PhasePlan', 'plan_phases', 'hours', 'plan_text', 'Room',
+           'room_here', 'check_room']
 
 # %% ../../nbs/16_experiment/16_plan.ipynb #imports
 import json
@@ -258,15 +258,25 @@ def probe(
     return Machine("here", rates, psutil.virtual_memory().total, gpu.total_memory if gpu else 0.0)
 
 # %% ../../nbs/16_experiment/16_plan.ipynb #parameters
+def parameter_sizes(
+    recipe: Recipe,
+    d: int,  # width of the residual
+) -> list[int]:
+    "Numbers in each trained tensor of a variant's model, without building it."
+    h = recipe.cfg.hsae
+    if recipe.flat is not None:
+        latents = flat_latents(recipe.cfg, recipe.flat, d)
+        return [latents * d, latents * d, latents, d]
+    inside, children = h.m_top * h.subspace_dim, h.m_top * h.m_low
+    return [inside * d] * 2 + [h.m_top * d] * 2 + [children * h.subspace_dim] * 2 + [children, h.m_top, d]
+
+# %% ../../nbs/16_experiment/16_plan.ipynb #parameters-sum
 def parameters(
     recipe: Recipe,
     d: int,  # width of the residual
 ) -> int:
     "Trained numbers of a variant's model, without building it."
-    h = recipe.cfg.hsae
-    if recipe.flat is not None:
-        return flat_latents(recipe.cfg, recipe.flat, d) * (2 * d + 1) + d
-    return h.m_top * (2 * d + 1 + h.m_low * (2 * h.subspace_dim + 1) + 2 * h.subspace_dim * d) + d
+    return sum(parameter_sizes(recipe, d))
 
 # %% ../../nbs/16_experiment/16_plan.ipynb #flat-latents
 def flat_latents(
@@ -514,14 +524,10 @@ BASE_MEMORY = 0.6 * 2**30  # bytes of Python, PyTorch, transformers and a notebo
 def _trained(recipe: Recipe, d: int, on_gpu: bool) -> StepMemory:
     "Memory of a variant's model in training, without building it"
     h, t = recipe.cfg.hsae, recipe.cfg.training
-    part = -(-t.batch_size_acts // t.grad_accum)
+    sizes, part = parameter_sizes(recipe, d), -(-t.batch_size_acts // t.grad_accum)
     if recipe.flat is not None:
-        latents = flat_latents(recipe.cfg, recipe.flat, d)
-        return training_memory([latents * d, latents * d, latents, d], part, d, latents, on_gpu=on_gpu)
-    numbers, children = h.m_top * h.subspace_dim, h.m_top * h.m_low
-    sizes = [numbers * d] * 2 + [h.m_top * d] * 2 + [children * h.subspace_dim] * 2 + [children, h.m_top, d]
-    inside = h.topk_parent * (5 * h.subspace_dim + 2 * h.m_low)
-    return training_memory(sizes, part, d, h.m_top, h.topk_parent, inside, on_gpu=on_gpu)
+        return training_memory(sizes, part, d, flat_latents(recipe.cfg, recipe.flat, d), on_gpu=on_gpu)
+    return training_memory(sizes, part, d, h.m_top, h.topk_parent, h.subspace_dim, h.m_low, on_gpu=on_gpu)
 
 # %% ../../nbs/16_experiment/16_plan.ipynb #device-parts
 def device_parts(

@@ -6,7 +6,7 @@
 __all__ = ['CausalGeometry', 'FanCells', 'HullPlan', 'HullProjection', 'HullTest', 'SimplexQuality', 'Whitening', 'angle_deg',
            'causal_geometry', 'cosine', 'covariance', 'fan_cells', 'fisher_covariance', 'geometry_from_covariance',
            'hull_projection', 'hull_test', 'in_hull', 'load_geometry', 'normal_cone', 'orthogonalise', 'plan_hulls',
-           'project', 'random_rotate', 'save_geometry', 'simplex_quality', 'vertex_accuracy']
+           'project', 'random_rotate', 'rotate_towards', 'save_geometry', 'simplex_quality', 'vertex_accuracy']
 
 # %% ../../nbs/05_geometry/index.ipynb #imports
 from polytope_hsae.geometry.causal import (
@@ -22,6 +22,7 @@ from polytope_hsae.geometry.causal import (
     orthogonalise,
     project,
     random_rotate,
+    rotate_towards,
     save_geometry,
 )
 from polytope_hsae.geometry.polytopes import (
@@ -65,6 +66,7 @@ _all_ = [
     "plan_hulls",
     "project",
     "random_rotate",
+    "rotate_towards",
     "save_geometry",
     "simplex_quality",
     "vertex_accuracy",

@@ -4,7 +4,8 @@
 
 # %% auto #0
 __all__ = ['Whitening', 'CausalGeometry', 'geometry_from_covariance', 'covariance', 'fisher_covariance', 'causal_geometry',
-           'cosine', 'angle_deg', 'project', 'orthogonalise', 'random_rotate', 'save_geometry', 'load_geometry']
+           'cosine', 'angle_deg', 'project', 'orthogonalise', 'rotate_towards', 'random_rotate', 'save_geometry',
+           'load_geometry']
 
 # %% ../../nbs/05_geometry/00_causal.ipynb #c003
 from pathlib import Path
@@ -227,17 +228,26 @@ def orthogonalise(
     return x_ND - project(x_ND, against_ND)
 
 # %% ../../nbs/05_geometry/00_causal.ipynb #c033
+def rotate_towards(
+    v_ND: Tensor,  # vectors
+    target_ND: Tensor,  # vectors none of which is parallel to its own
+    degrees: float,  # angle between each vector and its image
+) -> Tensor:  # rotated vectors, lengths kept
+    "Rotate each vector in its target's plane: cos θ·v + sin θ·‖v‖·u, u the unit part of the target orthogonal to v."
+    u_ND = orthogonalise(target_ND, v_ND)
+    u_ND = u_ND / u_ND.norm(dim=-1, keepdim=True) * v_ND.norm(dim=-1, keepdim=True)
+    theta = torch.deg2rad(torch.tensor(float(degrees)))
+    return torch.cos(theta) * v_ND + torch.sin(theta) * u_ND
+
+# %% ../../nbs/05_geometry/00_causal.ipynb #c033-1
 def random_rotate(
     v_ND: Tensor,  # vectors
     degrees: float,  # angle between each vector and its image
     generator: Generator | None = None,  # of the random directions
 ) -> Tensor:  # rotated vectors, lengths kept
-    "Rotate each vector towards a random orthogonal direction u of unit length, cos θ·v + sin θ·‖v‖·u."
-    u_ND = torch.randn(v_ND.shape, generator=generator, dtype=v_ND.dtype).to(v_ND.device)
-    u_ND = orthogonalise(u_ND, v_ND)
-    u_ND = u_ND / u_ND.norm(dim=-1, keepdim=True) * v_ND.norm(dim=-1, keepdim=True)
-    theta = torch.deg2rad(torch.tensor(float(degrees)))
-    return torch.cos(theta) * v_ND + torch.sin(theta) * u_ND
+    "Rotate each vector towards a random direction."
+    target_ND = torch.randn(v_ND.shape, generator=generator, dtype=v_ND.dtype).to(v_ND.device)
+    return rotate_towards(v_ND, target_ND, degrees)
 
 # %% ../../nbs/05_geometry/00_causal.ipynb #c036
 def save_geometry(

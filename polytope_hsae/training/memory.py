@@ -34,12 +34,14 @@ def training_memory(
     d: int,  # width of the residual
     scored: int,  # latents scored for each context
     k: int = 0,  # parents that are used for a context; 0 in a flat model
-    inside: int = 0,  # numbers inside their subspaces, per context
+    subspace_dim: int = 0,  # of each parent
+    m_low: int = 0,  # children of each parent
     averaged: bool = False,  # whether a copy is averaged beside the model
     on_gpu: bool = False,  # where rows for dead latents are gathered
 ) -> StepMemory:
     "Memory of one model in training, by the formula above."
     gathered = min(32 * batch * d, GATHERED) if on_gpu else 0
+    inside = k * (5 * subspace_dim + 2 * m_low)
     step = batch * (d * (10 + 3 * k) + 3 * scored + inside) + sum(sorted(sizes)[-2:]) + gathered
     return StepMemory(4 * sum(sizes) * (5 if averaged else 4), 4 * step)
 
@@ -51,10 +53,9 @@ def step_memory(
 ) -> StepMemory:
     "Memory of one model in training; a batch cut into parts needs that of a step for one part."
     sizes = [p.numel() for p in sae.parameters()]
-    scored, k = getattr(sae, "m_top", sae.n_latents), getattr(sae, "topk_parent", 0)
-    inside = k * (5 * getattr(sae, "subspace_dim", 0) + 2 * getattr(sae, "m_low", 0))
-    part = -(-batch_size // options.accum)
-    return training_memory(sizes, part, sae.d, scored, k, inside, options.ema > 0, sae.dec_bias_D.is_cuda)
+    scored, part = getattr(sae, "m_top", sae.n_latents), -(-batch_size // options.accum)
+    inside = [getattr(sae, name, 0) for name in ("topk_parent", "subspace_dim", "m_low")]
+    return training_memory(sizes, part, sae.d, scored, *inside, options.ema > 0, sae.dec_bias_D.is_cuda)
 
 # %% ../../nbs/12_training/06_memory.ipynb #free-memory
 def free_memory(device: torch.device) -> float:
