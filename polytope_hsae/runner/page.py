@@ -201,7 +201,7 @@ def card(
 GROUPS = {  # verdict → what a claim with it is said to do
     "holds": "Sets the model apart from every null",
     "not discriminating": "Has no power: noise passes the same test",
-    "fails": "Does no better than some null",
+    "fails": "Misses its bound, or does no better than some null",
     "cannot tell": "Cannot be told with these data",
 }
 

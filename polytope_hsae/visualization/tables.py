@@ -142,7 +142,7 @@ def claims_table(
 VERDICT_SENTENCES = {
     "holds": "Separate the model from every null",
     "not discriminating": "Have no power, because draws of noise pass the same test",
-    "fails": "Do not differ from some null by anything worth having",
+    "fails": "Miss their bound, or do not differ from some null by anything worth having",
     "cannot tell": "Undecided with these data",
 }
 
