@@ -1,4 +1,4 @@
-"""The explorer's page in a real browser: JupyterLab and Voilà on the loopback address, a headless Chromium, a small tree.
+"""The explorer's tree in a real browser: JupyterLab and Voilà on the loopback address, and a headless Chromium.
 
 Every request to another host is refused and recorded, and one is a failure; so is an error in the browser's console.
 `scripts/browser.py --shots FOLDER` also keeps a screenshot of each.
@@ -13,6 +13,7 @@ import subprocess
 import sys
 import tempfile
 import time
+import urllib.error
 import urllib.request
 from contextlib import contextmanager
 from pathlib import Path
@@ -24,7 +25,7 @@ from playwright.sync_api import BrowserContext, Locator, Page, expect, sync_play
 
 HOME = "127.0.0.1"
 PATIENCE = 40_000  # milliseconds until an element must be there: a kernel starts meanwhile
-PAGE = '''
+PAGE = """
 from polytope_hsae.core import UserError
 from polytope_hsae.explorer.tree import Shape, TreeNode, concept_tree
 
@@ -42,7 +43,11 @@ def shape_of(node):
 
 
 concept_tree(nodes, shape_of, "animal")
-'''
+"""
+
+OFFLINE = """{%- extends 'voila/templates/lab/index.html.j2' -%}
+{%- block notebook_css -%}{{ super() | replace('href="https://cdn.jsdelivr.net', 'data-left-out="') }}{%- endblock -%}
+"""  # Voilà's own template asks another host for a font of icons
 
 
 def chromium() -> str:
@@ -52,7 +57,9 @@ def chromium() -> str:
             subprocess.run(command, capture_output=True, text=True)
     if found := shutil.which("chromium"):
         return found
-    raise SystemExit("no chromium was found, and the explorer's test needs one: install it with apt-get install chromium")
+    raise SystemExit(
+        "no chromium was found, and the explorer's test needs one: install it with apt-get install chromium"
+    )
 
 
 def free_port() -> int:
@@ -73,6 +80,16 @@ def wait_for(url: str, process: subprocess.Popen, log: Path) -> None:
         except OSError:
             time.sleep(0.1)
     raise SystemExit(f"{' '.join(map(str, process.args))} did not answer\n{log.read_text()[-3000:]}")
+
+
+def refused(url: str) -> bool:
+    "Whether a request without the token gets no page: an error, or a question for the token"
+    direct = urllib.request.build_opener(urllib.request.ProxyHandler({}))
+    try:
+        with direct.open(url, timeout=30) as answer:
+            return "/login" in answer.url
+    except urllib.error.HTTPError as e:
+        return e.code in (401, 403)
 
 
 @contextmanager
@@ -150,24 +167,32 @@ def use_tree(tree: Locator) -> None:
 
 def in_lab(context: BrowserContext, folder: Path, token: str) -> None:
     "Open the page in JupyterLab, run it by the menu, and use it"
-    quiet = ["--allow-root", "--LabApp.extension_manager=readonly", "--LabApp.news_url=", f"--notebook-dir={folder}"]
+    quiet = ["--allow-root", "--LabApp.extension_manager=readonly", f"--ServerApp.root_dir={folder}"]
     command = ["jupyterlab", f"--ip={HOME}", f"--IdentityProvider.token={token}", *quiet]
+    news = (
+        folder / "jupyterlab_settings_dir" / "@jupyterlab" / "apputils-extension" / "notification.jupyterlab-settings"
+    )
+    news.parent.mkdir(parents=True)
+    news.write_text('{"fetchNews": "false", "checkForUpdates": false}')  # else a question stands in the way
     with server(folder, *command, ready="/api") as address, watched(context) as page:
         page.goto(f"{address}/lab/tree/page.ipynb?token={token}&reset")
         expect(page.locator(".jp-Notebook .jp-CodeCell")).to_be_visible(timeout=PATIENCE)
-        expect(page.locator("[data-status=idle], .jp-Notebook-ExecutionIndicator[data-status=idle]").first).to_be_attached(
-            timeout=PATIENCE
-        )
-        page.get_by_role("menuitem", name="Run", exact=True).click()
-        page.get_by_text("Run All Cells", exact=True).click()
+        expect(page.get_by_text("Python 3 (ipykernel) | Idle")).to_be_visible(timeout=PATIENCE)
+        page.locator(".jp-CodeCell .cm-content").first.click()
+        page.keyboard.press("Shift+Enter")
         use_tree(page.locator(".polytope-tree"))
         page.screenshot(path=folder / "lab.png")
 
 
 def in_voila(context: BrowserContext, folder: Path, token: str) -> None:
     "Open the same page as Voilà serves it; without the token it is refused"
-    command = ["voila", "page.ipynb", f"--Voila.ip={HOME}", f"--token={token}"]
+    template = folder / "jupyter_data_dir" / "voila" / "templates" / "offline"
+    template.mkdir(parents=True)
+    (template / "conf.json").write_text('{"base_template": "lab"}')
+    (template / "index.html.j2").write_text(OFFLINE)
+    command = ["voila", "page.ipynb", f"--Voila.ip={HOME}", f"--token={token}", "--template=offline"]
     with server(folder, *command, ready="/static/") as address, watched(context) as page:
+        assert refused(address), "Voilà answered without the token"
         page.goto(f"{address}/?token={token}")
         use_tree(page.locator(".polytope-tree"))
         page.screenshot(path=folder / "voila.png")

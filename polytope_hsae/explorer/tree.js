@@ -49,8 +49,9 @@ function draw(svg, shape, angles) {
   shape.vertices.forEach((vertex, i) => {
     const fill = COLOURS[i % COLOURS.length];
     svg.append(make("rect", { x: corners[i].x - 6, y: corners[i].y - 6, width: 12, height: 12, class: "vertex", fill }));
-    const left = corners[i].x > SIZE.width / 2;
-    const end = { x: corners[i].x + (left ? -10 : 10), y: corners[i].y - 9, "text-anchor": left ? "end" : "start" };
+    const [x, above] = [corners[i].x, corners[i].y < SIZE.height / 2];
+    const anchor = x < 90 ? "start" : x > SIZE.width - 90 ? "end" : "middle";
+    const end = { x, y: corners[i].y + (above ? -12 : 22), "text-anchor": anchor }; // outwards, clear of the words
     svg.append(make("text", { ...end, class: "label" }, vertex.label));
   });
 }
