@@ -245,8 +245,12 @@ def _effects(ex: Explorer, model: Trained, latent: int, most: int = 10) -> tuple
     row_D = model.sae.W_dec.detach()[latent] / m.scale
     shift_V = W_VD @ (row_D if m.back_DD is None else row_D @ m.back_DD).to(W_VD)
     shift_V = shift_V - shift_V.mean()
-    ends = (shift_V.topk(most, largest=largest).indices.tolist() for largest in (True, False))
-    return tuple([Effect(*pair) for pair in zip(_spelled(ex, at), shift_V[at].tolist())] for at in ends)
+
+    def at_end(largest: bool) -> list[Effect]:
+        at = shift_V.topk(most, largest=largest).indices.tolist()
+        return [Effect(*pair) for pair in zip(_spelled(ex, at), shift_V[at].tolist())]
+
+    return at_end(True), at_end(False)
 
 # %% ../../nbs/17_explorer/02_latents.ipynb #children-of
 def _children(model: Trained, parent: int) -> list[LatentChild]:
@@ -327,7 +331,8 @@ def _bars(histogram: Histogram) -> str:
     bar = '<rect x="{}" y="{:.1f}" width="5" height="{:.1f}"/>'
     bars = "".join(bar.format(6 * i, 40 - height, height) for i, height in enumerate(heights))
     text = f"activations from {histogram.edges[0]:.2g} to {histogram.edges[-1]:.2g}"
-    return f'<svg viewBox="0 0 120 40" width="180" height="60" role="img" aria-label="{text}">{bars}</svg> {text}'
+    size = 'viewBox="0 0 120 40" width="180" height="60"'
+    return f'<svg {size} role="img" aria-label="{text}">{bars}</svg> {text}'
 
 # %% ../../nbs/17_explorer/02_latents.ipynb #section
 def _section(found: Latent) -> str:
@@ -345,7 +350,8 @@ def _section(found: Latent) -> str:
 # %% ../../nbs/17_explorer/02_latents.ipynb #page-style
 _PAGE = """<!DOCTYPE html><html lang="en"><head><meta charset="utf-8"><title>Latents of {name}</title>
 <meta name="viewport" content="width=device-width, initial-scale=1"><style>
-:root {{ color-scheme: light dark }} body {{ max-width: 60rem; margin: 2rem auto; padding: 0 1rem; font: 16px sans-serif }}
+:root {{ color-scheme: light dark }}
+body {{ max-width: 60rem; margin: 2rem auto; padding: 0 1rem; font: 16px sans-serif }}
 .context {{ font-family: monospace; white-space: pre-wrap; overflow-wrap: anywhere; margin: .3rem 0;
 border-left: 3px solid #999; padding-left: .6rem }}
 rect {{ fill: #4477aa }}</style></head><body><h1>Latents of {name}</h1><p>{note}</p>{body}</body></html>

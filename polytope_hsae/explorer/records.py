@@ -4,7 +4,7 @@
 
 # %% auto #0
 __all__ = ['PROMPT', 'WORDS_SHOWN', 'unknown', 'Explorer', 'open_explorer', 'planted_explorer', 'SynsetRow', 'label', 'tree',
-           'search', 'Word', 'Measure', 'Card', 'card']
+           'search', 'Word', 'ConceptFigure', 'Card', 'concept_card']
 
 # %% ../../nbs/17_explorer/00_records.ipynb #imports
 import difflib
@@ -286,7 +286,7 @@ class Word(NamedTuple):
     split: str  # train, validation or test
 
 # %% ../../nbs/17_explorer/00_records.ipynb #measure
-class Measure(NamedTuple):
+class ConceptFigure(NamedTuple):
     "One statistic of a concept, beside what the run has stored for all."
 
     name: str  # in words
@@ -312,7 +312,7 @@ class Card(NamedTuple):
     children: list[str]  # synsets below it
     words: list[Word]  # the most frequent ones, each spelling once
     n_words: int  # tokens that are words of it
-    measures: list[Measure]
+    measures: list[ConceptFigure]
     note: str  # what the reader should know; empty when nothing
 
 # %% ../../nbs/17_explorer/00_records.ipynb #words-shown
@@ -351,7 +351,7 @@ def _own_figures(ex: Explorer, s: int) -> dict[tuple[str, str], float]:  # stati
     return found
 
 # %% ../../nbs/17_explorer/00_records.ipynb #card
-def card(
+def concept_card(
     ex: Explorer,
     synset: str,
 ) -> Card:
@@ -370,7 +370,7 @@ def card(
         for r in select(ex.results.phases[1].results, **fields):
             nulls = [(variant_text(name), null.value) for name, null in r.nulls.items()]
             run = r.value, r.low, r.high, nulls, r.n, r.n_unit, r.verdict or ""
-            measures.append(Measure(measure_text(r), r.unit, own.get(measure), *run))
+            measures.append(ConceptFigure(measure_text(r), r.unit, own.get(measure), *run))
     lacking = [m.name for m in measures if m.value is None]
     note = f"Not measured, as it has no parent here or too few words: {'; '.join(lacking)}." if lacking else ""
     row, children = tree(ex)[s], [ex.synsets[c] for c in ex.concepts.children(s)]

@@ -4,7 +4,7 @@
 
 # %% auto #0
 __all__ = ['METHODS', 'Direction', 'steerable', 'concept_direction', 'latent_direction', 'Bar', 'Dose', 'dose', 'continuation',
-           'side_by_side']
+           'methods_side_by_side']
 
 # %% ../../nbs/17_explorer/03_steering.ipynb #imports
 import math
@@ -176,7 +176,7 @@ def continuation(
     return continuations(setup.loaded.model, setup.loaded.tokenizer, [prompt], edit_D[None], n, block)[0][0]
 
 # %% ../../nbs/17_explorer/03_steering.ipynb #side-by-side
-def side_by_side(
+def methods_side_by_side(
     ex: Explorer,
     synset: str,
     dose_: float,
