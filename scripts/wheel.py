@@ -54,8 +54,8 @@ def build(folder: Path) -> Path:
 
 
 def expected() -> set[str]:
-    "Files that must be in the wheel: every module, preset, word list and phase notebook"
-    modules = {f.relative_to(ROOT).as_posix() for f in ROOT.glob("polytope_hsae/**/*.py")}
+    "Files that must be in the wheel: every module and browser script, preset, word list and phase notebook"
+    modules = {f.relative_to(ROOT).as_posix() for end in ("py", "js", "css") for f in ROOT.glob(f"polytope_hsae/**/*.{end}")}
     shipped = {f.relative_to(ROOT).as_posix() for pattern in SHIPPED for f in ROOT.glob(pattern)}
     return modules | {f"polytope_hsae/shipped/{name}" for name in shipped}
 
