@@ -156,6 +156,12 @@ def targets_of(cfg: Config) -> dict[Score, Target]:
         Score("leakage", "parent"): Target(
             f"leakage at most {t.leakage:+.0%}", t.leakage, at_least=False, relative=True
         ),
+        Score("purity_equal_rate", "parent"): Target(
+            f"purity at equal rate at least {t.purity:+.2f}", t.purity, at_least=True
+        ),
+        Score("leakage_equal_rate", "parent"): Target(
+            f"leakage at equal rate at most {t.leakage:+.0%}", t.leakage, at_least=False, relative=True
+        ),
         Score("one_minus_ev"): Target(f"1−EV at most {t.parity:+.0%}", t.parity, at_least=False, relative=True),
         Score("one_minus_ce"): Target(f"1−CE at most {t.parity:+.0%}", t.parity, at_least=False, relative=True),
         Score("steering_leakage", "parent"): Target(
