@@ -429,6 +429,9 @@ MODEL_WORDS = {  # the same for trained models
     "kl": "KL of the output",
     "l0": "L0",
     "auc": "AUC",
+    "purity_equal_rate": "purity at equal rate",
+    "leakage_equal_rate": "leakage at equal rate",
+    "by_lot_equal_rate": "firings by lot at equal rate",
     "probe_auc": "AUC of probes",
     "absorption_fraction": "absorbed fraction",
     "absorption_full": "full absorption",
@@ -462,6 +465,12 @@ CONDITION_WORDS = {
     "k2": "two latents",
     "k5": "five latents",
     "one_minus_ev": "1 − EV",
+    "training_match": "matched on training contexts",
+    "own_latent": "the teacher's own latents",
+    "reference": "no dictionary",
+    "training_match_soft": "matched on training contexts, soft labels",
+    "own_latent_soft": "the teacher's own latents, soft labels",
+    "reference_soft": "no dictionary, soft labels",
 }
 
 # %% ../nbs/01_results.ipynb #words-levels
@@ -578,6 +587,9 @@ MODEL_PHRASES = {  # the same for trained models
     "leakage": "how often the latent of a {who} fires on contexts of others",
     "hit_rate": "how often the latent of a {who} fires on contexts of that {who}",
     "auc": "how well the latent of a {who} tells its contexts from those of others",
+    "purity_equal_rate": "share of firings on contexts of its {who} when every model's latent for it fires equally often",
+    "leakage_equal_rate": "how often the latent of a {who} fires on contexts of others when all fire equally often",
+    "by_lot_equal_rate": "share of firings at the common rate that the latent of a {who} leaves to chance",
     "seed_agreement": "cosine between the rows that two seeds learn for the same {who}",
     "teacher_cosine": "cosine between a taught row after training and where it started",
     "steps_to": "training step at which a variant reaches the baseline's last score",
@@ -618,6 +630,12 @@ CONDITION_PHRASES = {  # condition → how it was measured; one that is not here
     "k5": "from five latents",
     "one_minus_ev": "in lost variance",
     "purity": "in purity",
+    "training_match": "its latent matched on training contexts",
+    "own_latent": "its latent the one that the teacher set",
+    "reference": "read without a dictionary",
+    "training_match_soft": "its latent matched on training contexts, labelled by the language model's own probabilities",
+    "own_latent_soft": "its latent the one that the teacher set, labelled by the language model's own probabilities",
+    "reference_soft": "read without a dictionary, labelled by the language model's own probabilities",
 }
 
 # %% ../nbs/01_results.ipynb #phrases-who

@@ -65,6 +65,7 @@ PHASES = {
                 "hsae",
                 "training",
                 "eval.seeds",
+                "eval.primary",  # named before scores are seen
                 *(
                     f"ablate.{k}"
                     for k in ("euclidean_vs_causal", "vary_topk_parent", "no_teacher_init", "flat", "flat_match")
