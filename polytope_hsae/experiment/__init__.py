@@ -4,18 +4,21 @@
 
 # %% auto #0
 __all__ = ['Recipe', 'RunContext', 'Setup', 'ablation_results', 'activation_store', 'check_run', 'compare_variants', 'controls',
-           'labelled_contexts', 'make_teacher', 'open_run', 'planted_run', 'prepare', 'probe_variants', 'recipes',
-           'run_geometry_tests', 'score_variants', 'steer_variants', 'store_teacher', 'taught', 'train_variants',
-           'training_log', 'untaught', 'variant_results', 'variant_scores', 'vary']
+           'labelled_contexts', 'make_teacher', 'open_run', 'planted_run', 'prepare', 'primary_endpoints',
+           'probe_variants', 'rate_comparisons', 'rate_results', 'read_variants', 'recipes', 'run_geometry_tests',
+           'score_variants', 'steer_variants', 'store_teacher', 'taught', 'train_variants', 'training_log', 'untaught',
+           'variant_results', 'variant_scores', 'vary']
 
 # %% ../../nbs/16_experiment/index.ipynb #imports
 from .checks import check_run
 from .compare import ablation_results, compare_variants, variant_results
 from .contexts import activation_store, labelled_contexts
 from .curves import training_log
+from .equal_rate import rate_comparisons, rate_results, read_variants
 from .folder import variant_scores
 from .geometry_tests import run_geometry_tests
 from .prepare import open_run, prepare
+from .primary import primary_endpoints
 from .probe import probe_variants
 from .score import score_variants
 from .setup import RunContext, Setup, planted_run
@@ -39,7 +42,11 @@ _all_ = [
     "open_run",
     "planted_run",
     "prepare",
+    "primary_endpoints",
     "probe_variants",
+    "rate_comparisons",
+    "rate_results",
+    "read_variants",
     "recipes",
     "run_geometry_tests",
     "score_variants",

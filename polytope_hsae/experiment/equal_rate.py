@@ -204,7 +204,8 @@ def _gap(
     nulls = {name: scored[name] for name in others} | {"teacher_vector": np.repeat(vector_1P, len(run.seeds), 0)}
     target = None if arm.soft else targets_of(run.cfg).get((statistic, "parent"))
     own_SP, less = rate_table(found[arm], statistic), AT_RATE[statistic][2]
-    more = dict(nulls=nulls, seeds=run.seeds, smaller_is_better=less, level="parent", condition=arm.condition)
+    more = dict(nulls=nulls, seeds=run.seeds, smaller_is_better=less, level="parent")
+    more |= dict(references=["teacher_vector"], condition=arm.condition)
     return compare(statistic, own_SP, scored["baseline"], target, rng, **more)
 
 # %% ../../nbs/16_experiment/17_equal_rate.ipynb #comparisons
