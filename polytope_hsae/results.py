@@ -587,7 +587,7 @@ MODEL_PHRASES = {  # the same for trained models
     "leakage": "how often the latent of a {who} fires on contexts of others",
     "hit_rate": "how often the latent of a {who} fires on contexts of that {who}",
     "auc": "how well the latent of a {who} tells its contexts from those of others",
-    "purity_equal_rate": "share of firings on contexts of its {who} when every model's latent for it fires equally often",
+    "purity_equal_rate": "share of firings on contexts of its {who} where every model's latent fires equally often",
     "leakage_equal_rate": "how often the latent of a {who} fires on contexts of others when all fire equally often",
     "by_lot_equal_rate": "share of firings at the common rate that the latent of a {who} leaves to chance",
     "seed_agreement": "cosine between the rows that two seeds learn for the same {who}",
@@ -633,9 +633,9 @@ CONDITION_PHRASES = {  # condition → how it was measured; one that is not here
     "training_match": "its latent matched on training contexts",
     "own_latent": "its latent the one that the teacher set",
     "reference": "read without a dictionary",
-    "training_match_soft": "its latent matched on training contexts, labelled by the language model's own probabilities",
-    "own_latent_soft": "its latent the one that the teacher set, labelled by the language model's own probabilities",
-    "reference_soft": "read without a dictionary, labelled by the language model's own probabilities",
+    "training_match_soft": "its latent matched on training contexts, labelled by the model's own probabilities",
+    "own_latent_soft": "its latent the one that the teacher set, labelled by the model's own probabilities",
+    "reference_soft": "read without a dictionary, labelled by the model's own probabilities",
 }
 
 # %% ../nbs/01_results.ipynb #phrases-who

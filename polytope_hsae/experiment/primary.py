@@ -42,7 +42,7 @@ class Primary(NamedTuple):
 
 # %% ../../nbs/16_experiment/18_primary.ipynb #side-p
 def _side_p(r: Result | None, target: Target, beyond: bool) -> float:
-    "One-sided p that a difference is on the wanted side of its bound, or that it is on the other one; 1 without interval"
+    "One-sided p that a difference is on the wanted side of its bound, or on the other one; 1 without interval"
     if r is None or r.low is None or r.high is None:
         return 1.0
     df = r.n - 1 if r.n_unit == "seeds" else None

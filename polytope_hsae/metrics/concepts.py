@@ -132,7 +132,7 @@ def match_live(
     acts: ConceptActivations,  # sums over the contexts to match on
     parent_of_latent: Tensor,  # L; −1 for parents and for every latent of a flat autoencoder
 ) -> Tensor:  # C: the latent matched to each concept; −1 where none beats no latent at all
-    "Hungarian assignment of top-level latents that fire and correlate with the concept. Cost: O(C²·K) for K candidates."
+    "Hungarian assignment of top-level latents that fire and correlate with the concept. Cost: O(C²·K), K candidates."
     live_K = ((parent_of_latent.cpu() < 0) & (acts.fires_LC.sum(1).cpu() > 0)).nonzero()[:, 0]
     score_KC = acts.correlation().cpu()[live_K]
     score_KC = score_KC.where(score_KC > 1e-6, -1.0)

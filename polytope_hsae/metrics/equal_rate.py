@@ -35,7 +35,7 @@ def rate_cut(
     rate_C: Tensor,  # share of contexts to fire on
     mass_B: Tensor,  # how much each context counts
 ) -> Cut:
-    "The cut at which each latent fires on a given share of contexts. Raises ValueError where none counts. Cost: a sort."
+    "The cut at which each latent fires on a given share of contexts. ValueError where none counts. Cost: a sort."
     if not mass_B.sum() > 0:
         raise ValueError(f"none of {len(mass_B)} contexts counts for any concept; a rate needs labelled contexts")
     wanted_C, (ranked_BC, order_BC) = rate_C * mass_B.sum(), value_BC.sort(dim=0, descending=True, stable=True)
