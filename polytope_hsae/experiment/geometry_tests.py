@@ -312,7 +312,7 @@ def calibrated_geometry(
     tested: GeometryTests,
     contexts: LabelledContexts,  # held out
     steered: Sequence[Result],  # of `steer_concepts`: ratio invariance at α = 1 is calibrated
-    n_worlds: int = 6,  # of each of three kinds
+    n_worlds: int = 5,  # of each of three kinds
 ) -> list[Result]:
     """Cross-fitted angle and ratio, and every published threshold beside planted worlds, variant `calibrated`.
 

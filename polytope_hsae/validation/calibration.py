@@ -166,7 +166,7 @@ def planted_worlds(
     plan: SimplexPlan,
     context_BD: Tensor,  # contexts of the model, unified space
     rng: np.random.Generator,
-    n_worlds: int = 6,  # of each kind
+    n_worlds: int = 5,  # of each kind
     matched: Matched | None = None,  # found when None
 ) -> dict[str, dict[tuple[str, str], np.ndarray]]:  # kind of world → statistic → median of each world
     """Medians of every statistic in worlds of three kinds matched to a model; no KL where no parent has two children.
