@@ -4,12 +4,12 @@
 
 # %% auto #0
 __all__ = ['CALIBRATED', 'CLAIMS', 'Calibration', 'Claim', 'Crossfit', 'DRAWS', 'GeometryValidation', 'Measures', 'PUBLISHED',
-           'SimplexPlan', 'Study', 'Vectors', 'antonym_pairs', 'antonym_result', 'by_stratum', 'calibrate',
-           'calibrated_results', 'compare_metrics', 'contrast_results', 'contrasts', 'cross_square', 'crossfit',
-           'emotion_words', 'judge', 'like_published', 'match_strengths', 'measure', 'null_rows', 'offset_cosine',
-           'opposed_class_result', 'plan_simplices', 'plan_study', 'planted_rows', 'planted_worlds',
-           'planned_estimator', 'ratio_invariance_results', 'sibling_contrast', 'steering_doses', 'study_vectors',
-           'validate_geometry']
+           'SimplexPlan', 'Study', 'Vectors', 'antonym_pairs', 'antonym_result', 'branch_order', 'by_stratum',
+           'calibrate', 'calibrated_results', 'compare_metrics', 'contrast_results', 'contrasts', 'cooccurrence_counts',
+           'corpus_vectors', 'cross_square', 'crossfit', 'emotion_words', 'judge', 'like_published', 'match_strengths',
+           'measure', 'null_rows', 'offset_cosine', 'opposed_class_result', 'plan_simplices', 'plan_study',
+           'planted_rows', 'planted_worlds', 'planned_estimator', 'ppmi', 'ratio_invariance_results',
+           'sibling_contrast', 'steering_doses', 'study_vectors', 'validate_geometry']
 
 # %% ../../nbs/09_validation/index.ipynb #imports
 from .antonyms import antonym_pairs, antonym_result, emotion_words, opposed_class_result
@@ -23,6 +23,7 @@ from polytope_hsae.validation.calibration import (
     planted_worlds,
 )
 from .claims import CLAIMS, Claim
+from .cooccurrence import branch_order, cooccurrence_counts, corpus_vectors, ppmi
 from .crossfit import Crossfit, cross_square, crossfit
 from .design import Study, Vectors, plan_study, planned_estimator, study_vectors
 from .interventions import ratio_invariance_results, sibling_contrast, steering_doses
@@ -55,12 +56,15 @@ _all_ = [
     "Vectors",
     "antonym_pairs",
     "antonym_result",
+    "branch_order",
     "by_stratum",
     "calibrate",
     "calibrated_results",
     "compare_metrics",
     "contrast_results",
     "contrasts",
+    "cooccurrence_counts",
+    "corpus_vectors",
     "cross_square",
     "crossfit",
     "emotion_words",
@@ -76,6 +80,7 @@ _all_ = [
     "planted_rows",
     "planted_worlds",
     "planned_estimator",
+    "ppmi",
     "ratio_invariance_results",
     "sibling_contrast",
     "steering_doses",
