@@ -4,9 +4,9 @@
 
 # %% auto #0
 __all__ = ['ConceptSet', 'Labels', 'Lexicon', 'Phrases', 'Selection', 'build_concepts', 'data_dir', 'hierarchy', 'label_tokens',
-           'lemma_groups', 'load_concepts', 'load_templates', 'nearest_kept', 'park_sets', 'person_names', 'prompts',
-           'read_lexicon', 'save_concepts', 'select_parents', 'split_lemmas', 'taxonomy_concepts', 'usual_tokens',
-           'usual_words', 'word_list', 'words_in_order']
+           'lemma_groups', 'load_concepts', 'load_templates', 'nearest_kept', 'park_sets', 'person_names',
+           'plain_senses', 'prompts', 'read_lexicon', 'save_concepts', 'select_parents', 'split_lemmas',
+           'taxonomy_concepts', 'usual_tokens', 'usual_words', 'word_list', 'words_in_order']
 
 # %% ../../nbs/06_concepts/index.ipynb #imports
 from polytope_hsae.concepts.hierarchy import (
@@ -52,6 +52,7 @@ _all_ = [
     "nearest_kept",
     "park_sets",
     "person_names",
+    "plain_senses",
     "prompts",
     "read_lexicon",
     "save_concepts",

@@ -259,9 +259,9 @@ def calibrated_results(
             beside[kind] = Null(value=float(np.median(drawn[r.measure])), low=low, high=high, n=drawn[r.measure].size)
         equal = calibrate(r.value, error, worlds["equal strengths"][r.measure], worlds["planted false"][r.measure])
         note = (
-            f"nearer to the {judged.nearer} worlds, log likelihood ratio {judged.log_ratio:+.1f}; p {judged.p_true:.2g} in "
-            f"true worlds, {equal.p_true:.2g} in those of equal strengths; {judged.power:.0%} of false worlds rejected, "
-            f"called wrongly {judged.true_called_false:.0%} of true and {judged.false_called_true:.0%} of false ones"
+            f"nearer to the {judged.nearer} worlds, log likelihood ratio {judged.log_ratio:+.1f}; p {judged.p_true:.2g} "
+            f"in true worlds, {equal.p_true:.2g} in those of equal strengths; {judged.power:.0%} of false worlds "
+            f"rejected, called wrongly {judged.true_called_false:.0%} of true, {judged.false_called_true:.0%} of false"
         )
         fields = dict(
             variant="calibrated", nulls=beside, note=note, verdict=judged.verdict, target=None, effect_size=None
