@@ -5,9 +5,10 @@
 # %% auto #0
 __all__ = ['CoFiring', 'ConceptActivations', 'ConceptScores', 'DeadFraction', 'ExplainedVariance', 'Inside', 'L0',
            'LabelledContexts', 'MatchedAUC', 'ProbeData', 'Scores', 'UsageEntropy', 'absorption', 'absorption_rates',
-           'ce_scores', 'clean_predictions', 'concept_scores', 'cross_entropy_inside', 'dense_probes', 'evaluate',
-           'final_logits', 'first_letters', 'hit_rate', 'inside_reference', 'leakage', 'load_scores', 'match_children',
-           'match_parents', 'purity', 'save_scores', 'shuffled_label_null', 'sparse_probing', 'split_and_absorb']
+           'ce_scores', 'clean_predictions', 'concept_scores', 'coverage', 'cross_entropy_inside', 'dense_probes',
+           'evaluate', 'final_logits', 'firing_probes', 'first_letters', 'hierarchical_pairs', 'hit_rate',
+           'inside_reference', 'leakage', 'load_scores', 'magnitude_ratio', 'match_children', 'match_parents', 'purity',
+           'save_scores', 'shuffled_label_null', 'sparse_probing', 'specificity', 'split_and_absorb']
 
 # %% ../../nbs/11_metrics/index.ipynb #imports
 from polytope_hsae.metrics.concepts import (
@@ -43,6 +44,7 @@ from polytope_hsae.metrics.reconstruction import (
     clean_predictions,
     final_logits,
 )
+from .yardsticks import coverage, firing_probes, hierarchical_pairs, magnitude_ratio, specificity
 
 # %% ../../nbs/11_metrics/index.ipynb #all
 _all_ = [
@@ -63,20 +65,25 @@ _all_ = [
     "ce_scores",
     "clean_predictions",
     "concept_scores",
+    "coverage",
     "cross_entropy_inside",
     "dense_probes",
     "evaluate",
     "final_logits",
+    "firing_probes",
     "first_letters",
+    "hierarchical_pairs",
     "hit_rate",
     "inside_reference",
     "leakage",
     "load_scores",
+    "magnitude_ratio",
     "match_children",
     "match_parents",
     "purity",
     "save_scores",
     "shuffled_label_null",
     "sparse_probing",
+    "specificity",
     "split_and_absorb",
 ]

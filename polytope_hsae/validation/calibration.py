@@ -247,7 +247,7 @@ def calibrated_results(
     figures: Iterable[Result],  # of the model, each with its interval
     worlds: Mapping[str, Mapping[tuple[str, str], np.ndarray]],  # of `planted_worlds`
 ) -> list[Result]:  # variant `calibrated`, the worlds in the place of nulls
-    "Each figure again, beside its planted worlds, with the calibrated verdict; figures no world has are left out."
+    "Each figure again, beside its planted worlds, with the calibrated verdict; what no world has is left out."
     found, true = [], worlds["planted true"]
     for r in figures:
         if r.measure not in true or r.low is None or r.high is None:
@@ -259,9 +259,10 @@ def calibrated_results(
             beside[kind] = Null(value=float(np.median(drawn[r.measure])), low=low, high=high, n=drawn[r.measure].size)
         equal = calibrate(r.value, error, worlds["equal strengths"][r.measure], worlds["planted false"][r.measure])
         note = (
-            f"nearer to the {judged.nearer} worlds, log likelihood ratio {judged.log_ratio:+.1f}; p {judged.p_true:.2g} "
-            f"in true worlds, {equal.p_true:.2g} in those of equal strengths; {judged.power:.0%} of false worlds "
-            f"rejected, called wrongly {judged.true_called_false:.0%} of true, {judged.false_called_true:.0%} of false"
+            f"nearer to the {judged.nearer} worlds, log likelihood ratio {judged.log_ratio:+.1f}; "
+            f"p {judged.p_true:.2g} in true worlds, {equal.p_true:.2g} in those of equal strengths; "
+            f"{judged.power:.0%} of false worlds rejected, "
+            f"called wrongly {judged.true_called_false:.0%} of true and {judged.false_called_true:.0%} of false ones"
         )
         fields = dict(
             variant="calibrated", nulls=beside, note=note, verdict=judged.verdict, target=None, effect_size=None
