@@ -417,6 +417,9 @@ GEOMETRY_WORDS = {  # statistic → what people read; a statistic that is not he
     "random_hull_farther": "random hulls farther than a family's own",
     "own_hull_nearer_by": "how much nearer a family's own hull is",
     "layer_map_r2": "R² of the map to a layer",
+    "crossfit_angle": "cross-fitted distance from 90°",
+    "crossfit_ratio": "cross-fitted projection of a child on its parent",
+    "branch_order": "order of branches along the spectrum",
 }
 
 # %% ../nbs/01_results.ipynb #words-models
@@ -567,6 +570,9 @@ GEOMETRY_PHRASES = {  # statistic → a whole phrase
     "random_hull_farther": "share of other families' hulls farther from a family's held-out words than its own",
     "own_hull_nearer_by": "how much nearer a family's held-out words are to its own hull than to unrelated ones",
     "layer_map_r2": "share of a layer's variance that a linear map to the last layer explains",
+    "crossfit_angle": "distance of that angle from 90°, without the noise that few words bring",
+    "crossfit_ratio": "how much of a parent's vector a child's words carry, as a share of what its other words carry",
+    "branch_order": "how much earlier in the spectrum broad branches separate than fine ones, as a rank correlation",
 }
 
 # %% ../nbs/01_results.ipynb #phrases-models

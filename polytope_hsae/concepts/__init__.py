@@ -4,12 +4,20 @@
 
 # %% auto #0
 __all__ = ['ConceptSet', 'Labels', 'Lexicon', 'Phrases', 'Selection', 'build_concepts', 'data_dir', 'hierarchy', 'label_tokens',
-           'lemma_groups', 'load_concepts', 'load_templates', 'nearest_kept', 'park_sets', 'prompts', 'read_lexicon',
-           'save_concepts', 'select_parents', 'split_lemmas', 'taxonomy_concepts', 'usual_tokens', 'usual_words',
-           'word_list', 'words_in_order']
+           'lemma_groups', 'load_concepts', 'load_templates', 'nearest_kept', 'park_sets', 'person_names',
+           'plain_senses', 'prompts', 'read_lexicon', 'save_concepts', 'select_parents', 'split_lemmas',
+           'taxonomy_concepts', 'usual_tokens', 'usual_words', 'word_list', 'words_in_order']
 
 # %% ../../nbs/06_concepts/index.ipynb #imports
-from .hierarchy import hierarchy, nearest_kept, park_sets, usual_tokens, usual_words
+from polytope_hsae.concepts.hierarchy import (
+    hierarchy,
+    nearest_kept,
+    park_sets,
+    person_names,
+    plain_senses,
+    usual_tokens,
+    usual_words,
+)
 from .lexicon import Lexicon, data_dir, lemma_groups, read_lexicon, word_list, words_in_order
 from polytope_hsae.concepts.selection import (
     ConceptSet,
@@ -43,6 +51,8 @@ _all_ = [
     "load_templates",
     "nearest_kept",
     "park_sets",
+    "person_names",
+    "plain_senses",
     "prompts",
     "read_lexicon",
     "save_concepts",

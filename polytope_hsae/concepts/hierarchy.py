@@ -4,7 +4,7 @@
 
 # %% auto #0
 __all__ = ['MIN_SHARE', 'MIN_BARE_LETTERS', 'hierarchy', 'ancestors_or_self', 'nearest_kept', 'collapse_single_children',
-           'usual_words', 'usual_tokens', 'noun_forms', 'verb_forms', 'park_sets']
+           'usual_words', 'usual_tokens', 'person_names', 'plain_senses', 'noun_forms', 'verb_forms', 'park_sets']
 
 # %% ../../nbs/06_concepts/01_hierarchy.ipynb #c003
 from collections import defaultdict
@@ -12,7 +12,7 @@ from typing import Any, Iterable
 
 import networkx as nx
 
-from .lexicon import Lexicon
+from .lexicon import Lexicon, data_dir
 
 # %% ../../nbs/06_concepts/01_hierarchy.ipynb #c006
 def hierarchy(
@@ -122,6 +122,33 @@ def usual_tokens(lexicon: Lexicon, words: dict[str, set[str]]) -> dict[str, set[
         for w, tokens in lexicon.tokens().items()
     }
     return {s: {i for w in spellings for i in ids[w]} for s, spellings in words.items()}
+
+# %% ../../nbs/06_concepts/01_hierarchy.ipynb #person-names
+def person_names(
+    wordnet: Any,  # NLTK's WordNet reader
+) -> frozenset[str]:
+    "Capitalised parts of the names of all persons that WordNet lists. Cost: one pass over its nouns, about 5 s."
+    persons = (s for s in wordnet.all_synsets("n") if s.lexname() == "noun.person" and s.instance_hypernyms())
+    parts = (part for s in persons for name in s.lemma_names() for part in name.replace("-", "_").split("_"))
+    return frozenset(part for part in parts if part.istitle())
+
+# %% ../../nbs/06_concepts/01_hierarchy.ipynb #plain-senses
+def plain_senses(
+    wordnet: Any,  # NLTK's WordNet reader
+    lexicon: Lexicon,
+    names: frozenset[str],  # of `person_names`
+) -> Lexicon:  # the same words with fewer senses; the shares of those left stay as they are
+    "A lexicon without persons, and without common-noun senses of spellings that are names or stray capitals."
+
+    def means(spelling: str, synset: Any) -> bool:
+        if synset.lexname() == "noun.person" and synset.instance_hypernyms():
+            return False
+        if spelling.islower() or spelling in synset.lemma_names():
+            return True
+        return spelling.title() not in names and len(spelling) > 3
+
+    kept = {w: {s: p for s, p in shares.items() if means(w, wordnet.synset(s))} for w, shares in lexicon.senses.items()}
+    return lexicon._replace(senses={w: shares for w, shares in kept.items() if shares})
 
 # %% ../../nbs/06_concepts/01_hierarchy.ipynb #c018
 def noun_forms(word: str, engine: Any) -> set[str]:

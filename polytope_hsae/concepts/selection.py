@@ -25,6 +25,8 @@ from polytope_hsae.concepts.hierarchy import (
     hierarchy,
     nearest_kept,
     park_sets,
+    person_names,
+    plain_senses,
     usual_tokens,
     usual_words,
 )
@@ -142,7 +144,7 @@ def build_concepts(
     pos: Literal["n", "v"] = "n",  # nouns or verbs
     min_forms: int = 50,  # tokens a concept needs
     min_child_forms: int = 20,  # tokens a child of such a concept needs where the hierarchy ends (rule `usual`)
-    rule: Literal["usual", "park"] = "usual",  # ours, or Park et al. to the letter
+    rule: Literal["usual", "plain", "park"] = "usual",  # ours; ours without names and stray forms; Park et al.'s
 ) -> ConceptSet:
     """Concepts of a vocabulary with at least `min_forms` single-token words, their children, and the hierarchy.
 
@@ -150,6 +152,8 @@ def build_concepts(
     of a polytope, so the last level may be smaller. Raises TooFew when no concept has enough words. Cost: about 15 s
     on one thread for 49,152 tokens."""
     lexicon = read_lexicon(wordnet, tokenizer)
+    if rule == "plain":
+        lexicon = plain_senses(wordnet, lexicon, person_names(wordnet))
     if rule == "park":
         vocab = {t[1:]: i for t, i in tokenizer.get_vocab().items() if t[:1] in ("Ġ", "▁")}
         graph, tokens = park_sets(wordnet, vocab, pos, min_forms)

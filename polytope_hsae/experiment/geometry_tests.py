@@ -6,9 +6,9 @@
 __all__ = ['METRIC_ABLATIONS', 'PUBLISHED_FIELDS', 'ZOOM', 'EDGE_STATISTICS', 'GeometryTests', 'run_geometry_tests',
            'untrained_rows', 'left_out_text', 'left_out_metadata', 'or_say_why', 'other_part_of_speech',
            'under_other_metrics', 'as_published', 'published_results', 'beside_published', 'antonym_tests', 'Control',
-           'draw_controls', 'Steered', 'steer_concepts', 'hull_containment', 'neighbourhood', 'pairwise_cosines',
-           'path_closeness', 'neighbourhood_panels', 'edge_panels', 'plane', 'example_edge', 'edge_planes',
-           'family_points', 'example_family', 'example_polytopes', 'layer_results']
+           'draw_controls', 'Steered', 'steer_concepts', 'calibrated_geometry', 'hull_containment', 'neighbourhood',
+           'pairwise_cosines', 'path_closeness', 'neighbourhood_panels', 'edge_panels', 'plane', 'example_edge',
+           'edge_planes', 'family_points', 'example_family', 'example_polytopes', 'layer_results']
 
 # %% ../../nbs/16_experiment/04_geometry_tests.ipynb #c003
 from contextlib import contextmanager
@@ -42,6 +42,7 @@ from polytope_hsae.stats.inference import (
 )
 from ..stats.nulls import shuffled
 from ..validation.antonyms import antonym_pairs, antonym_result, emotion_words, opposed_class_result
+from ..validation.calibration import calibrated_results, crossfit_results, edge_figures, planted_worlds
 from ..validation.claims import CLAIMS
 from ..validation.design import Estimator, Study, Vectors, plan_study, planned_estimator, study_vectors
 from ..validation.interventions import ratio_invariance_results, steering_doses
@@ -304,6 +305,28 @@ def steer_concepts(
             raise TooFew("no concept has a sibling and two children, so that no contrast can be compared with another")
         results += contrast_results(shifts, rows_RD, study, vectors_SD, rng, ask.n_bootstrap)
     return Steered(doses, shifts, results)
+
+# %% ../../nbs/16_experiment/04_geometry_tests.ipynb #calibrated
+def calibrated_geometry(
+    run: RunContext,
+    tested: GeometryTests,
+    contexts: LabelledContexts,  # held out
+    steered: Sequence[Result],  # of `steer_concepts`: ratio invariance at α = 1 is calibrated
+    n_worlds: int = 5,  # of each of three kinds
+) -> list[Result]:
+    """Cross-fitted angle and ratio, and every published threshold beside planted worlds, variant `calibrated`.
+
+    Raises TooFew below two edges with a disjoint parent. Cost: 3·n_worlds estimations of all word sets and 16 of the
+    training words."""
+    study, found, seeded = tested.study, tested.validation, lambda: np.random.default_rng(run.cfg.run.seed)
+    if len(study.apart) < 2:
+        raise TooFew(f"{len(study.apart)} edges have a parent without the child's words; calibration needs 2")
+    rows_RD, context_BD = run.setup.g_VD[study.used_R], run.setup.geometry.contexts(contexts.resid_BD)
+    own = crossfit_results(edge_figures(rows_RD, study, found.vectors), study, seeded(), run.cfg.eval.n_bootstrap)
+    more = found.plan, context_BD, seeded(), n_worlds
+    worlds = planted_worlds(rows_RD, study, tested.estimator, found.vectors, *more)
+    published = select([*found.results, *steered], kind="value", variant="real", dose=(None, 1.0))
+    return [*own, *calibrated_results([*published, *own], worlds)]
 
 # %% ../../nbs/16_experiment/04_geometry_tests.ipynb #h001
 def _hulls(tested: GeometryTests, rng: np.random.Generator, n_hulls: int) -> HullPlan:

@@ -5,10 +5,11 @@
 # %% auto #0
 __all__ = ['CoFiring', 'ConceptActivations', 'ConceptScores', 'DeadFraction', 'EqualRate', 'ExplainedVariance', 'Inside', 'L0',
            'LabelledContexts', 'MatchedAUC', 'ProbeData', 'Scores', 'UsageEntropy', 'absorption', 'absorption_rates',
-           'ce_scores', 'clean_predictions', 'concept_probabilities', 'concept_scores', 'cross_entropy_inside',
-           'dense_probes', 'equal_rate', 'evaluate', 'final_logits', 'first_letters', 'hit_rate', 'inside_reference',
-           'latent_values', 'leakage', 'load_scores', 'match_children', 'match_live', 'match_parents', 'purity',
-           'save_scores', 'shuffled_label_null', 'soft_scores', 'sparse_probing', 'split_and_absorb', 'weighted_auc']
+           'ce_scores', 'clean_predictions', 'concept_probabilities', 'concept_scores', 'coverage',
+           'cross_entropy_inside', 'dense_probes', 'equal_rate', 'evaluate', 'final_logits', 'firing_probes',
+           'first_letters', 'hierarchical_pairs', 'hit_rate', 'inside_reference', 'latent_values', 'leakage',
+           'load_scores', 'magnitude_ratio', 'match_children', 'match_live', 'match_parents', 'purity', 'save_scores',
+           'shuffled_label_null', 'soft_scores', 'sparse_probing', 'specificity', 'split_and_absorb', 'weighted_auc']
 
 # %% ../../nbs/11_metrics/index.ipynb #imports
 from polytope_hsae.metrics.concepts import (
@@ -47,6 +48,7 @@ from polytope_hsae.metrics.reconstruction import (
     final_logits,
 )
 from .soft_labels import concept_probabilities, soft_scores
+from .yardsticks import coverage, firing_probes, hierarchical_pairs, magnitude_ratio, specificity
 
 # %% ../../nbs/11_metrics/index.ipynb #all
 _all_ = [
@@ -69,17 +71,21 @@ _all_ = [
     "clean_predictions",
     "concept_probabilities",
     "concept_scores",
+    "coverage",
     "cross_entropy_inside",
     "dense_probes",
     "equal_rate",
     "evaluate",
     "final_logits",
+    "firing_probes",
     "first_letters",
+    "hierarchical_pairs",
     "hit_rate",
     "inside_reference",
     "latent_values",
     "leakage",
     "load_scores",
+    "magnitude_ratio",
     "match_children",
     "match_live",
     "match_parents",
@@ -88,6 +94,7 @@ _all_ = [
     "shuffled_label_null",
     "soft_scores",
     "sparse_probing",
+    "specificity",
     "split_and_absorb",
     "weighted_auc",
 ]
