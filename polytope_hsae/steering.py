@@ -27,7 +27,6 @@ from .results import Result
 from .stats.paired import Ratio, crossed_interval, interval_result
 from .training.init import InputMap
 
-
 # %% ../nbs/13_steering.ipynb #c006
 def equal_norm(
     direction_ND: Tensor,  # any directions, unified space
@@ -434,7 +433,6 @@ class Latent(NamedTuple):
             raise UserError(f"there is no latent {self.index}: the autoencoder has {n}, give 0 … {n - 1}")
         return self.input_map.invert(self.sae.W_dec.detach()[self.index])
 
-
 # %% ../nbs/13_steering.ipynb #edit-of
 def _edit(model: Any, direction: Tensor | Latent, dose: float, layer: int | str) -> Tensor:  # D, or B × 1 × D
     "What is added to the stream. Raises UserError for a direction that cannot be added to this model's residual."
@@ -453,7 +451,6 @@ def _edit(model: Any, direction: Tensor | Latent, dose: float, layer: int | str)
         )
     return edit[:, None] if edit.ndim == 2 else edit
 
-
 # %% ../nbs/13_steering.ipynb #moved-by
 def _moved(stream: Tensor, edit: Tensor) -> Tensor:
     "The stream with the edit at every position. Raises UserError when there are other sequences than edits."
@@ -463,7 +460,6 @@ def _moved(stream: Tensor, edit: Tensor) -> Tensor:
             "or one per sequence (beams and returned sequences count)"
         )
     return stream + edit.to(stream)
-
 
 # %% ../nbs/13_steering.ipynb #c045
 @contextmanager
@@ -485,14 +481,15 @@ def steer(
     else:
         blocks = decoder_blocks(LoadedModel(model, tokenizer, type(model).__name__))
         if not 0 <= layer < len(blocks):
-            raise UserError(f"layer is {layer}, but the model has {len(blocks)} blocks: give 0 … {len(blocks) - 1}, or 'last'")
+            raise UserError(
+                f"layer is {layer}, but the model has {len(blocks)} blocks: give 0 … {len(blocks) - 1}, or 'last'"
+            )
         passed = lambda out: _moved(out, edit) if isinstance(out, Tensor) else (_moved(out[0], edit), *out[1:])
         hook = blocks[layer].register_forward_hook(lambda module, args, out: passed(out))
     try:
         yield
     finally:
         hook.remove()
-
 
 # %% ../nbs/13_steering.ipynb #c045_1
 def continuations(
@@ -542,7 +539,8 @@ def steer_inside(
 ) -> SteeringEffects:  # over the scored positions; `dlogit_NC` and `cohen_d_N` are NaN
     """Effect of adding α s to the stream that leaves a block, on the probability of every concept's held-out words.
 
-    Raises ValueError as `steer_contexts`. Cost: A·N runs of the rest of the model on the windows, and A·N·B logit rows."""
+    Raises ValueError as `steer_contexts`. Cost: A·N runs of the rest of the model on the windows, and A·N·B logit rows.
+    """
     target_N, next_B = target_N.cpu().long(), inside.streams.next_N.to(inside.streams.final_ND.device)
     off_NC, sibling_NC = _masks(words, target_N, off_NC, sibling_NC)
     clean_BV = inside.head.logits(inside.streams.final_ND).double().log_softmax(-1)
