@@ -5,7 +5,7 @@
 # %% auto #0
 __all__ = ['EFFECTS', 'equal_norm', 'random_directions', 'ContextSums', 'sum_contexts', 'diff_mean', 'context_units',
            'latent_directions', 'SteeringEffects', 'family_masks', 'steer_contexts', 'steering_table', 'leakage_ratio',
-           'steering_results', 'at_effect', 'Latent', 'steer', 'continuations', 'steer_inside']
+           'steering_results', 'at_effect', 'LatentDirection', 'steer', 'continuations', 'steer_inside']
 
 # %% ../nbs/13_steering.ipynb #c003
 import math
@@ -419,7 +419,7 @@ def at_effect(
     return pd.DataFrame(rows)
 
 # %% ../nbs/13_steering.ipynb #latent
-class Latent(NamedTuple):
+class LatentDirection(NamedTuple):
     "One latent of an autoencoder, as a direction of the residual stream."
 
     sae: SAE  # from `load_sae`
@@ -434,9 +434,9 @@ class Latent(NamedTuple):
         return self.input_map.invert(self.sae.W_dec.detach()[self.index])
 
 # %% ../nbs/13_steering.ipynb #edit-of
-def _edit(model: Any, direction: Tensor | Latent, dose: float, layer: int | str) -> Tensor:  # D, or B × 1 × D
+def _edit(model: Any, direction: Tensor | LatentDirection, dose: float, layer: int | str) -> Tensor:  # D, or B × 1 × D
     "What is added to the stream. Raises UserError for a direction that cannot be added to this model's residual."
-    edit = dose * (direction.residual() if isinstance(direction, Latent) else direction.detach())
+    edit = dose * (direction.residual() if isinstance(direction, LatentDirection) else direction.detach())
     inner = model.config.get_text_config().hidden_size
     width = model.get_output_embeddings().weight.shape[-1] if layer == "last" else inner
     if edit.ndim not in (1, 2) or edit.shape[-1] != width:
@@ -466,7 +466,9 @@ def _moved(stream: Tensor, edit: Tensor) -> Tensor:
 def steer(
     model: Any,  # a causal language model of transformers
     tokenizer: Any,  # the model's own; the two are what the rest of this package calls a loaded model
-    direction: Tensor | Latent,  # of the residual at that layer: D for all sequences, or B × D, one per sequence
+    direction: (
+        Tensor | LatentDirection
+    ),  # of the residual at that layer: D for all sequences, or B × D, one per sequence
     dose: float = 1.0,  # what the direction is multiplied by; below 0 steers away
     layer: int | Literal["last"] = "last",  # block whose outgoing stream is edited, from 0, or the final residual
 ) -> Iterator[None]:

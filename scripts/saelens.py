@@ -1,7 +1,7 @@
 """Export a run for SAELens, read it in a fresh environment, and compare explained variance there with the run's own.
 
-`scripts/saelens.py RUN` takes a finished run's folder; without one a miniature is trained first. The environment is made
-in a temporary folder and holds nothing but sae-lens and this package (with what they require, at the versions of
+`scripts/saelens.py RUN` takes a finished run's folder; without one a miniature is trained first. The environment is
+made in a temporary folder and holds nothing but sae-lens and this package (with what they require, at the versions of
 constraints.txt). Prints one line a model and exits 1 when a figure differs by more than 1e-5.
 """
 

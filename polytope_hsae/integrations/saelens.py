@@ -22,7 +22,7 @@ from ..config import Config
 from ..core import UserError
 from ..experiment.variants import recipes
 from polytope_hsae.integrations.trained import (
-    Trained,
+    TrainedModel,
     base_model,
     hierarchy,
     hook_of,
@@ -144,7 +144,8 @@ def to_saelens(
     UserError for a model that none of their classes can hold. Cost: that of `folded_weights`."""
     if isinstance(sae, BatchTopKHSAE):
         raise UserError(
-            "a BatchTopKHSAE keeps a varying number of parents, for which there is no SAELens class: export another variant"
+            "a BatchTopKHSAE keeps a varying number of parents, for which there is no SAELens class: "
+            "export another variant"
         )
     model, config, rule, more = _lens_kind(sae)
     dense = sae.flatten() if isinstance(sae, HierarchicalSAE) else sae
@@ -157,7 +158,7 @@ def to_saelens(
     return lens.eval()
 
 # %% ../../nbs/18_integrations/01_saelens.ipynb #metadata-of
-def _metadata(cfg: Config, model: Trained) -> dict[str, Any]:
+def _metadata(cfg: Config, model: TrainedModel) -> dict[str, Any]:
     "What SAELens' tools, and a reader, need to know of a model"
     hook, source = hook_of(cfg), cfg.data.source
     own = {"version": __version__, "variant": model.variant, "seed": model.seed, "activations": hook.note}
@@ -184,7 +185,7 @@ def export_saelens(
     cfg, written = run_config(run_dir), []
     for model in trained_models(run_dir, variants, seeds):
         sae, input_map = load_sae(model.folder), load_input_map(model.folder / "input_map.safetensors")
-        tree, metadata = hierarchy(run_dir, model), _metadata(cfg, model)
+        tree, metadata = model_hierarchy(run_dir, model), _metadata(cfg, model)
         folder = out / model.variant / f"seed_{model.seed}"
         parts = {folder: sae} | ({folder / "parents": sae.parents_only()} if isinstance(sae, HierarchicalSAE) else {})
         for place, part in parts.items():
@@ -235,8 +236,8 @@ def _check_dictionary(sae: LensSAE, source: str) -> None:
     cfg, x_BD = sae.lens.cfg, torch.randn(8, sae.d, generator=torch.Generator().manual_seed(0))
     if cfg.normalize_activations not in ("none", "expected_average_only_in"):
         raise UserError(
-            f"{source} normalises its activations ({cfg.normalize_activations}), so that its rows have no fixed length: "
-            "only SAEs of activations as they are can be scored"
+            f"{source} normalises its activations ({cfg.normalize_activations}), so that its rows have no fixed "
+            "length: only SAEs of activations as they are can be scored"
         )
     dense_BF = sae.lens.encode(x_BD)
     theirs, ours = sae.lens.decode(dense_BF), dense_BF @ sae.dec_FD + sae.dec_bias_D
