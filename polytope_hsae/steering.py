@@ -424,14 +424,14 @@ class LatentDirection(NamedTuple):
 
     sae: SAE  # from `load_sae`
     input_map: InputMap  # it was trained through, from `load_input_map`
-    index: int  # row of its flat dictionary
+    latent: int  # row of its flat dictionary
 
     def residual(self) -> Tensor:  # D
         "What a code of 1 adds to the residual. Raises UserError for an index that there is none of."
         n = self.sae.n_latents
-        if not 0 <= self.index < n:
-            raise UserError(f"there is no latent {self.index}: the autoencoder has {n}, give 0 … {n - 1}")
-        return self.input_map.invert(self.sae.W_dec.detach()[self.index])
+        if not 0 <= self.latent < n:
+            raise UserError(f"there is no latent {self.latent}: the autoencoder has {n}, give 0 … {n - 1}")
+        return self.input_map.invert(self.sae.W_dec.detach()[self.latent])
 
 # %% ../nbs/13_steering.ipynb #edit-of
 def _edit(model: Any, direction: Tensor | LatentDirection, dose: float, layer: int | str) -> Tensor:  # D, or B × 1 × D

@@ -15,9 +15,10 @@ import time
 import venv
 from pathlib import Path
 
-from wheel import build  # scripts/wheel.py
-
 os.environ.setdefault("OMP_NUM_THREADS", "1")
+sys.path.insert(0, str(Path(__file__).resolve().parent))
+from wheel import build  # noqa: E402, of scripts/
+
 ROOT = Path(__file__).resolve().parent.parent
 READER = """
 import json, sys

@@ -24,8 +24,8 @@ from ..experiment.variants import recipes
 from polytope_hsae.integrations.trained import (
     TrainedModel,
     base_model,
-    hierarchy,
     hook_of,
+    model_hierarchy,
     run_config,
     save_hierarchy,
     trained_models,

@@ -126,7 +126,7 @@ def _concepts(
     "One record per concept of a level"
     records: list[dict[str, Any]] = []
     for c, name in enumerate(names):
-        record = {"synset": name, "level": level} | ({"parent": of[c]} if of else {})
+        record: dict[str, Any] = {"synset": name, "level": level} | ({"parent": of[c]} if of else {})
         if scores is not None:
             record["latent"] = int(scores.latent_C[c])
             record |= {k: _number(getattr(scores, f"{k}_C")[c]) for k in ("auc", "purity", "leakage", "hit_rate")}
