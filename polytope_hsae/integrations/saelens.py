@@ -172,6 +172,16 @@ def _metadata(cfg: Config, model: TrainedModel) -> dict[str, Any]:
         "polytope_hsae": own | {"space": recipes(cfg)[model.variant].cfg.hsae.space},
     }
 
+# %% ../../nbs/18_integrations/01_saelens.ipynb #parents-of
+def _parents_of(tree: dict[str, Any]) -> dict[str, Any]:
+    "What a hierarchy says of the parents alone"
+    concepts = [concept for concept in tree["concepts"] if concept["level"] == "parent"]
+    return tree | {
+        "children_per_parent": 0,
+        "rule": f"{tree['parents']} parents, without children",
+        "concepts": concepts,
+    }
+
 # %% ../../nbs/18_integrations/01_saelens.ipynb #export-saelens
 def export_saelens(
     run_dir: Path,  # the run's folder
@@ -190,7 +200,7 @@ def export_saelens(
         parts = {folder: sae} | ({folder / "parents": sae.parents_only()} if isinstance(sae, HierarchicalSAE) else {})
         for place, part in parts.items():
             to_saelens(part, input_map, metadata).save_model(place)
-            save_hierarchy(tree, place)
+            save_hierarchy(tree if part is sae else _parents_of(tree), place)
         written += parts
     return written
 
