@@ -203,6 +203,7 @@ def _settings(cfg: Config) -> str:
     values = cfg.model_dump(mode="json", exclude={"logging"})
     values["model"]["name"] = base_model(cfg).name
     values["data"]["source"] = _source(cfg)
+    values["eval"]["saelens"] = [Path(s).name if Path(s).is_absolute() else s for s in cfg.eval.saelens]
     if Path(cfg.concepts.ontology).is_absolute():
         values["concepts"]["ontology"] = Path(cfg.concepts.ontology).name
     return yaml.safe_dump(values, sort_keys=False, default_flow_style=None)
