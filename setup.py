@@ -52,7 +52,7 @@ setup(
     python_requires=f">={cfg['min_python']}",
     # accelerate is imported by no module here; without it transformers cannot read GGUF, the embedded model's format
     install_requires=shlex.split(cfg["requirements"]),
-    extras_require={"dev": shlex.split(cfg["dev_requirements"]), "wandb": ["wandb"]},
+    extras_require={"dev": shlex.split(cfg["dev_requirements"]), "wandb": ["wandb"], "saelens": ["sae-lens>=6.50"]},
     entry_points={
         "console_scripts": shlex.split(cfg["console_scripts"]),
         "nbdev": [f"{cfg['lib_path']}={cfg['lib_path']}._modidx:d"],

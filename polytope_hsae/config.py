@@ -356,6 +356,7 @@ class EvalConfig(Section):
     n_bootstrap: Count = 1_000  # bootstrap draws per interval of phase 1
     steering_magnitudes: list[Positive] = [0.5, 1.0, 2.0]  # α, in units of the concept vector's own length
     layers: list[Literal["last"]] = ["last"]  # layers that are steered: the one that SAEs work at
+    saelens: list[str] = []  # SAEs made elsewhere that phase 4 scores as well: folders of SAELens, or release:id
     validation: ValidationConfig = ValidationConfig()
     targets: TargetsConfig = TargetsConfig()
 
@@ -865,16 +866,18 @@ def _absolute_source(source: str | Sequence[dict[str, Any]]) -> str | list[dict[
 def absolute_paths(
     cfg: Config,  # as it was read
     run_dir: Path | str | None = None,  # the run's folder, when it is another than logging.save_dir
-) -> Config:  # the same with `model.name`, `data.source`, `concepts.ontology` and `logging.save_dir` as absolute paths
+) -> Config:  # with `model.name`, `data.source`, `concepts.ontology`, `eval.saelens` and `logging.save_dir` absolute
     "Write paths out from the present working directory. Raises UserError when a path begins with an unknown `~name`."
     model, data, concepts, logging = cfg.model, cfg.data, cfg.concepts, cfg.logging
     model = model.model_copy(update={"name": _name_or_absolute(model.name, "model.name")})
     data = data.model_copy(update={"source": _absolute_source(data.source)})
     if concepts.ontology != "wordnet":
         concepts = concepts.model_copy(update={"ontology": _absolute(concepts.ontology, "concepts.ontology")})
+    found = [_name_or_absolute(source, "eval.saelens") for source in cfg.eval.saelens]
     place = logging.save_dir if run_dir is None else str(run_dir)
     logging = logging.model_copy(update={"save_dir": _absolute(place, "logging.save_dir")})
-    sections = {"model": model, "data": data, "concepts": concepts, "logging": logging}
+    evaluation = cfg.eval.model_copy(update={"saelens": found})
+    sections = {"model": model, "data": data, "concepts": concepts, "eval": evaluation, "logging": logging}
     return cfg.model_copy(update=sections)
 
 # %% ../nbs/02_config.ipynb #check-save-dir

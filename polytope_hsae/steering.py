@@ -4,23 +4,29 @@
 
 # %% auto #0
 __all__ = ['EFFECTS', 'equal_norm', 'random_directions', 'ContextSums', 'sum_contexts', 'diff_mean', 'dual_directions',
-           'context_units', 'latent_directions', 'SteeringEffects', 'family_masks', 'steer', 'steering_table',
-           'leakage_ratio', 'steering_results', 'at_effect', 'steered', 'continuations', 'steer_inside']
+           'context_units', 'latent_directions', 'SteeringEffects', 'family_masks', 'steer_contexts', 'steering_table',
+           'leakage_ratio', 'steering_results', 'at_effect', 'LatentDirection', 'steer', 'continuations',
+           'steer_inside']
 
 # %% ../nbs/13_steering.ipynb #c003
 import math
 from contextlib import contextmanager
-from typing import Iterable, Iterator, NamedTuple, Sequence
+from typing import Any, Iterable, Iterator, Literal, NamedTuple, Sequence
 
 import numpy as np
 import pandas as pd
 import torch
 from torch import Tensor
 
+from .activations.capture import decoder_blocks
+from .assets.models import LoadedModel
+from .core import UserError
 from .metrics.inside import Inside
 from .metrics.reconstruction import final_logits
+from .models.base import SAE
 from .results import Result
 from .stats.paired import Ratio, crossed_interval, interval_result
+from .training.init import InputMap
 
 # %% ../nbs/13_steering.ipynb #c006
 def equal_norm(
@@ -243,7 +249,7 @@ def _summarise(
 # %% ../nbs/13_steering.ipynb #c022
 def family_masks(
     parent_of_child_C: Tensor,  # parent concept of each child concept
-) -> tuple[Tensor, Tensor]:  # C × C booleans for `steer`: off-target children, siblings
+) -> tuple[Tensor, Tensor]:  # C × C booleans for `steer_contexts`: off-target children, siblings
     "Who counts as off-target and who as sibling when children are steered and measured"
     same_CC = parent_of_child_C[:, None] == parent_of_child_C[None]
     return ~same_CC, same_CC & ~torch.eye(len(same_CC), dtype=torch.bool)
@@ -255,7 +261,7 @@ def _masks(
     off_NC: Tensor | None,
     sibling_NC: Tensor | None,
 ) -> tuple[Tensor, Tensor]:  # N × C booleans: off-target concepts, siblings
-    "The masks of `steer` with their defaults. Raises ValueError where something cannot be measured."
+    "The masks of `steer_contexts` with their defaults. Raises ValueError where something cannot be measured."
     empty = [c for c, w in enumerate(words) if not len(w)]
     if empty:
         raise ValueError(
@@ -285,7 +291,7 @@ def _word_shifts(
     return dlogit_NC, torch.stack([_cohen_d(shift[words[t]].double(), shift[o].double()) for shift, t, o in each])
 
 # %% ../nbs/13_steering.ipynb #c025
-def steer(
+def steer_contexts(
     resid_BD: Tensor,  # held-out final residuals
     direction_ND: Tensor,  # edits in residual space: `geometry.steering` of the concept vectors; α = 1 adds them whole
     words: Sequence[Tensor],  # held-out token ids of each measured concept
@@ -429,22 +435,76 @@ def at_effect(
         )
     return pd.DataFrame(rows)
 
+# %% ../nbs/13_steering.ipynb #latent
+class LatentDirection(NamedTuple):
+    "One latent of an autoencoder, as a direction of the residual stream."
+
+    sae: SAE  # from `load_sae`
+    input_map: InputMap  # it was trained through, from `load_input_map`
+    latent: int  # row of its flat dictionary
+
+    def residual(self) -> Tensor:  # D
+        "What a code of 1 adds to the residual. Raises UserError for an index that there is none of."
+        n = self.sae.n_latents
+        if not 0 <= self.latent < n:
+            raise UserError(f"there is no latent {self.latent}: the autoencoder has {n}, give 0 … {n - 1}")
+        return self.input_map.invert(self.sae.W_dec.detach()[self.latent])
+
+# %% ../nbs/13_steering.ipynb #edit-of
+def _edit(model: Any, direction: Tensor | LatentDirection, dose: float, layer: int | str) -> Tensor:  # D, or B × 1 × D
+    "What is added to the stream. Raises UserError for a direction that cannot be added to this model's residual."
+    edit = dose * (direction.residual() if isinstance(direction, LatentDirection) else direction.detach())
+    inner = model.config.get_text_config().hidden_size
+    width = model.get_output_embeddings().weight.shape[-1] if layer == "last" else inner
+    if edit.ndim not in (1, 2) or edit.shape[-1] != width:
+        raise UserError(
+            f"the direction has shape {tuple(edit.shape)}, but the residual of this model has {width} numbers: "
+            f"give a vector of {width}, or one per sequence of the batch"
+        )
+    if not edit.isfinite().all():
+        raise UserError(
+            f"{int((~edit.isfinite()).sum())} numbers of dose × direction are NaN or infinite, the dose is {dose}: "
+            "steer by finite ones"
+        )
+    return edit[:, None] if edit.ndim == 2 else edit
+
+# %% ../nbs/13_steering.ipynb #moved-by
+def _moved(stream: Tensor, edit: Tensor) -> Tensor:
+    "The stream with the edit at every position. Raises UserError when there are other sequences than edits."
+    if edit.ndim == 3 and len(edit) not in (1, len(stream)):
+        raise UserError(
+            f"there are {len(edit)} directions, but the model was given {len(stream)} sequences: give one direction, "
+            "or one per sequence (beams and returned sequences count)"
+        )
+    return stream + edit.to(stream)
+
 # %% ../nbs/13_steering.ipynb #c045
 @contextmanager
-def steered(
-    model,  # causal language model
-    edit: Tensor,  # what to add to the residual, α·s: D for all rows of a batch, or B × D, one per row
-    block: torch.nn.Module | None = None,  # decoder block whose outgoing stream is edited; None: the final residual
+def steer(
+    model: Any,  # a causal language model of transformers
+    tokenizer: Any,  # the model's own; the two are what the rest of this package calls a loaded model
+    direction: (
+        Tensor | LatentDirection
+    ),  # of the residual at that layer: D for all sequences, or B × D, one per sequence
+    dose: float = 1.0,  # what the direction is multiplied by; below 0 steers away
+    layer: int | Literal["last"] = "last",  # block whose outgoing stream is edited, from 0, or the final residual
 ) -> Iterator[None]:
-    "Within the block, every residual λ at a layer of the model is λ + edit. The hook goes even when the block fails."
-    edit = edit[:, None] if edit.ndim == 2 else edit
-    moved = lambda stream: stream + edit.to(stream)
-    if block is None:
+    """Within the block, every residual λ at a layer of a live model is λ + dose · direction.
+
+    Raises UserError for another width, numbers that are not finite, a block that there is none of, or (when the model
+    is called) another number of sequences. Cost: B·T·D additions a pass."""
+    edit = _edit(model, direction, dose, layer)
+    if layer == "last":
         head = model.get_output_embeddings()
-        hook = head.register_forward_pre_hook(lambda module, args: (moved(args[0]), *args[1:]))
+        hook = head.register_forward_pre_hook(lambda module, args: (_moved(args[0], edit), *args[1:]))
     else:
-        passed = lambda out: moved(out) if isinstance(out, Tensor) else (moved(out[0]), *out[1:])
-        hook = block.register_forward_hook(lambda module, args, out: passed(out))
+        blocks = decoder_blocks(LoadedModel(model, tokenizer, type(model).__name__))
+        if not 0 <= layer < len(blocks):
+            raise UserError(
+                f"layer is {layer}, but the model has {len(blocks)} blocks: give 0 … {len(blocks) - 1}, or 'last'"
+            )
+        passed = lambda out: _moved(out, edit) if isinstance(out, Tensor) else (_moved(out[0], edit), *out[1:])
+        hook = blocks[layer].register_forward_hook(lambda module, args, out: passed(out))
     try:
         yield
     finally:
@@ -457,14 +517,14 @@ def continuations(
     prompts: Sequence[str],
     edit_ND: Tensor,  # edits in residual space, magnitude included; a row of zeros leaves the model as it is
     max_new_tokens: int = 12,
-    block: torch.nn.Module | None = None,  # as in `steered`
+    layer: int | Literal["last"] = "last",  # as in `steer`
 ) -> list[list[str]]:  # per prompt, one continuation per edit
     "Greedy continuations under each edit. Cost: one generation per prompt, of as many rows as there are edits."
     found = []
     for prompt in prompts:
         ids = tokenizer(prompt, return_tensors="pt").to(model.device)
         rows = {k: v.expand(len(edit_ND), -1) for k, v in ids.items()}
-        with steered(model, edit_ND, block):
+        with steer(model, tokenizer, edit_ND, layer=layer):
             out = model.generate(
                 **rows, max_new_tokens=max_new_tokens, do_sample=False, pad_token_id=tokenizer.eos_token_id
             )
@@ -492,13 +552,14 @@ def steer_inside(
     direction_ND: Tensor,  # edits of that stream; α = 1 adds them whole
     words: Sequence[Tensor],  # held-out token ids of each measured concept
     target_N: Tensor,  # which concept each direction is meant for
-    off_NC: Tensor | None = None,  # as in `steer`
-    sibling_NC: Tensor | None = None,  # as in `steer`
+    off_NC: Tensor | None = None,  # as in `steer_contexts`
+    sibling_NC: Tensor | None = None,  # as in `steer_contexts`
     alphas: Sequence[float] = (0.5, 1.0, 2.0),  # magnitudes in units of the direction
 ) -> SteeringEffects:  # over the scored positions; `dlogit_NC` and `cohen_d_N` are NaN
     """Effect of adding α s to the stream that leaves a block, on the probability of every concept's held-out words.
 
-    Raises ValueError as `steer`. Cost: A·N runs of the rest of the model on the windows, and A·N·B logit rows."""
+    Raises ValueError as `steer_contexts`. Cost: A·N runs of the rest of the model on the windows, and A·N·B logit rows.
+    """
     target_N, next_B = target_N.cpu().long(), inside.streams.next_N.to(inside.streams.final_ND.device)
     off_NC, sibling_NC = _masks(words, target_N, off_NC, sibling_NC)
     clean_BV = inside.head.logits(inside.streams.final_ND).double().log_softmax(-1)

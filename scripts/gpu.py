@@ -45,7 +45,7 @@ from polytope_hsae.metrics.reconstruction import ExplainedVariance, final_logits
 from polytope_hsae.models.hierarchical import HierarchicalSAE, restore_frames
 from polytope_hsae.models.kernels import Pattern, dots_at, k_largest, kth_largest, sparse_decode
 from polytope_hsae.models.subspaces import project_down, project_up
-from polytope_hsae.steering import steer
+from polytope_hsae.steering import steer_contexts
 from polytope_hsae.training.loop import train
 from polytope_hsae.training.losses import LossWeights
 from polytope_hsae.training.schedules import Stage, TrainOptions
@@ -148,7 +148,7 @@ def other_kernels(device: str) -> dict[str, Tensor]:
         "explained variance": torch.tensor(ev.compute()),
     }
     for cap in (None, 30.0):
-        effects = steer(resid_BD, drawn(3, D, seed=4).to(device), words, torch.arange(3), gamma_VD, softcap=cap)
+        effects = steer_contexts(resid_BD, drawn(3, D, seed=4).to(device), words, torch.arange(3), gamma_VD, softcap=cap)
         found[f"steer{', capped' * (cap is not None)}"] = effects.on_ABN
     return found
 

@@ -8,7 +8,7 @@ __all__ = ['MINIATURE', 'Setup', 'RunContext', 'training_seeds', 'planted_concep
 
 # %% ../../nbs/16_experiment/00_setup.ipynb #experiment-setup-imports
 from pathlib import Path
-from typing import Any, NamedTuple, Sequence
+from typing import Any, Literal, NamedTuple, Sequence
 
 import numpy as np
 import torch
@@ -40,6 +40,11 @@ class Setup(NamedTuple):
     def device(self) -> torch.device:
         "Where heavy work is done: the language model's device"
         return self.head.weight_VD.device
+
+    @property
+    def layer(self) -> int | Literal["last"]:
+        "The layer that SAEs work on, as `model.layer` names it"
+        return "last" if self.block is None else self.block
 
     @property
     def parents(self) -> list[str]:

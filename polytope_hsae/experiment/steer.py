@@ -14,7 +14,6 @@ import pandas as pd
 import torch
 from torch import Tensor
 
-from ..activations.capture import decoder_blocks
 from ..estimators.teacher import Teacher, load_teacher
 from .compare import targets_of
 from .contexts import corpus_examples, some_contexts, some_streams
@@ -37,7 +36,7 @@ from polytope_hsae.steering import (
     latent_directions,
     leakage_ratio,
     random_directions,
-    steer,
+    steer_contexts,
     steer_inside,
     steering_results,
     steering_table,
@@ -166,7 +165,7 @@ def _steered(
     if isinstance(contexts, Inside):
         return steer_inside(contexts, edit_ND, level.words, level.target_N, **of)
     of |= dict(bias_V=head.bias_V, softcap=head.softcap, next_token_B=contexts.next_token_B)
-    return steer(contexts.resid_BD, edit_ND, level.words, level.target_N, head.weight_VD, **of)
+    return steer_contexts(contexts.resid_BD, edit_ND, level.words, level.target_N, head.weight_VD, **of)
 
 # %% ../../nbs/16_experiment/13_steer.ipynb #steer-variants
 def steer_variants(
@@ -265,7 +264,6 @@ def steered_texts(
                 rows.append((display_name(setup.parents[p]), method, alpha))
                 edits.append(alpha * direction_ND[p])
     edit_ND = setup.steering(torch.stack(edits).to(setup.device))
-    block = None if setup.block is None else decoder_blocks(setup.loaded)[setup.block]
-    texts = continuations(setup.loaded.model, setup.loaded.tokenizer, prompts, edit_ND, max_new_tokens, block)
+    texts = continuations(setup.loaded.model, setup.loaded.tokenizer, prompts, edit_ND, max_new_tokens, setup.layer)
     table = pd.DataFrame(rows, columns=["towards", "direction", "magnitude"])
     return table.assign(**{prompt: written for prompt, written in zip(prompts, texts)})

@@ -113,8 +113,8 @@ class Dose(NamedTuple):
 @torch.inference_mode()
 def _log_probs(ex: Explorer, prompt: str, edit_D: Tensor | None) -> Tensor:  # V, float64
     "Log probability of every next token of a sentence, with an edit or without"
-    from polytope_hsae.activations.capture import decoder_blocks, prompt_residuals
-    from polytope_hsae.steering import steered
+    from polytope_hsae.activations.capture import prompt_residuals
+    from polytope_hsae.steering import steer
 
     setup = ex.setup
     read = lambda: prompt_residuals(setup.loaded, [prompt])[0].to(setup.device)
@@ -122,7 +122,7 @@ def _log_probs(ex: Explorer, prompt: str, edit_D: Tensor | None) -> Tensor:  # V
         resid_D = ex.once(("prompt", prompt), read)
         resid_D = resid_D if edit_D is None else resid_D + edit_D
     else:
-        with steered(setup.loaded.model, edit_D, decoder_blocks(setup.loaded)[setup.block]):
+        with steer(*setup.loaded[:2], edit_D, layer=setup.block):
             resid_D = read()
     return setup.head.logits(resid_D[None])[0].double().log_softmax(-1)
 
@@ -167,13 +167,11 @@ def continuation(
     n: int = 12,  # tokens
 ) -> str:
     "How the model goes on when the direction is added at every token, greedily. Cost: n passes of the model."
-    from polytope_hsae.activations.capture import decoder_blocks
     from polytope_hsae.steering import continuations
 
     setup, edit_D = ex.setup, _edit(ex, direction, dose, prompt)
     edit_D = torch.zeros(len(direction.vector), device=setup.device) if edit_D is None else edit_D
-    block = None if setup.block is None else decoder_blocks(setup.loaded)[setup.block]
-    return continuations(setup.loaded.model, setup.loaded.tokenizer, [prompt], edit_D[None], n, block)[0][0]
+    return continuations(setup.loaded.model, setup.loaded.tokenizer, [prompt], edit_D[None], n, setup.layer)[0][0]
 
 # %% ../../nbs/17_explorer/03_steering.ipynb #side-by-side
 def methods_side_by_side(

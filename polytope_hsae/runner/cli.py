@@ -5,7 +5,7 @@
 # %% auto #0
 __all__ = ['PARAMETERS', 'app', 'config_app', 'SetOption', 'PresetArgument', 'VersionOption', 'AllOption', 'LatentsOption',
            'SHIPPED', 'check_notebook', 'is_finished', 'PhaseFailed', 'run_phase', 'run_study', 'run', 'plan', 'report',
-           'config_show', 'config_check', 'fetch', 'missing_files', 'doctor', 'main']
+           'config_show', 'config_check', 'fetch', 'export', 'missing_files', 'doctor', 'main']
 
 # %% ../../nbs/19_runner/05_cli.ipynb #c003
 import json
@@ -15,7 +15,7 @@ import sys
 import time
 from contextlib import contextmanager
 from pathlib import Path
-from typing import Annotated, Iterator, Sequence
+from typing import Annotated, Iterator, Literal, Sequence
 
 import typer
 import yaml
@@ -221,7 +221,7 @@ def _check_order(cfg: Config, run_dir: Path, phases: Sequence[int], folder: Path
 
 # %% ../../nbs/19_runner/05_cli.ipynb #check-inputs
 def _check_inputs(cfg: Config, phases: Sequence[int]) -> None:
-    "Raise UserError when the model that these phases read, or the text that phase 1 reads, is none or out of reach."
+    "Raise UserError when a model that these phases read, or the text that phase 1 reads, is none or out of reach."
     from polytope_hsae.assets.lookup import check_model_name
     from polytope_hsae.assets.taxonomy import read_taxonomy
     from polytope_hsae.assets.texts import check_source
@@ -232,6 +232,10 @@ def _check_inputs(cfg: Config, phases: Sequence[int]) -> None:
         check_source(cfg.data.source, cfg.data.column)
     if 1 in phases and cfg.concepts.ontology != "wordnet":
         read_taxonomy(cfg.concepts.ontology)
+    if 4 in phases and cfg.eval.saelens:
+        from polytope_hsae.integrations.published import check_published
+
+        check_published(cfg)
 
 # %% ../../nbs/19_runner/05_cli.ipynb #several-processes
 def _refuse_several_processes() -> None:
@@ -452,8 +456,7 @@ def report(
     "Rebuild a run's report.html and print its answers."
     from polytope_hsae.runner.report import build_report
 
-    folder = Path(run).expanduser()
-    run_dir = folder if folder.is_dir() else Path("runs") / run
+    run_dir = _run_dir(run)
     build_report(run_dir)
     if latents is not None:
         _write_latents(run_dir, latents)
@@ -488,6 +491,62 @@ def fetch(names: Annotated[list[str], typer.Argument(help="Assets; an unknown na
             fetch_packages(asset.name)
         _convert(asset.name)
         typer.echo(f"{asset.name} is ready.")
+
+# %% ../../nbs/19_runner/05_cli.ipynb #run-dir-of
+def _run_dir(run: str) -> Path:
+    "The folder of a run that is given by its folder, or by its name under runs/"
+    folder = Path(run).expanduser()
+    return folder if folder.is_dir() else Path("runs") / run
+
+# %% ../../nbs/19_runner/05_cli.ipynb #check-export
+def _check_export(to: str, repo: str | None, dry_run: bool) -> None:
+    "Raise UserError for options that do not belong together, or without SAELens."
+    import importlib.util
+
+    if to == "hub" and repo is None:
+        raise UserError("--to hub needs the name of a repository: give it by --repo owner/name")
+    if to == "saelens" and (repo is not None or dry_run):
+        given = "--repo" if repo is not None else "--dry-run"
+        raise UserError(f"{given} belongs to --to hub, and --to saelens writes folders here: leave it out")
+    if importlib.util.find_spec("sae_lens") is None:
+        raise UserError("sae-lens is not installed, and export needs it: run pip install 'polytope-hsae[saelens]'")
+
+# %% ../../nbs/19_runner/05_cli.ipynb #export-hub
+def _export_hub(
+    run_dir: Path, out: Path, repo: str, dry_run: bool, variants: Sequence[str], seeds: Sequence[int]
+) -> None:
+    "Write the folder of a repository and, but in a dry run, send it."
+    from polytope_hsae.integrations.hub import hub_folder, push
+
+    files = hub_folder(run_dir, out, repo, variants, seeds)
+    for file in files:
+        typer.echo(f"{file.stat().st_size / 1e6:9.2f} MB  {file.relative_to(out)}")
+    said = f"{len(files)} files, {sum(f.stat().st_size for f in files) / 1e6:.1f} MB, in {out}"
+    typer.echo(f"{said}: a dry run, nothing was sent." if dry_run else f"{said}.")
+    if not dry_run:
+        typer.echo(f"Uploaded to {push(out, repo)}")
+
+# %% ../../nbs/19_runner/05_cli.ipynb #export-command
+@app.command()
+def export(
+    run: Annotated[str, typer.Argument(help="A run's folder, or its name under runs/.")],
+    to: Annotated[Literal["saelens", "hub"], typer.Option(help="Folders for SAELens, or a repository of the hub.")],
+    variant: Annotated[list[str], typer.Option(help="Only this variant; repeatable.")] = [],
+    seed: Annotated[list[int], typer.Option(help="Only this seed; repeatable.")] = [],
+    repo: Annotated[str | None, typer.Option(help="Of the hub: owner/name.")] = None,
+    out: Annotated[str | None, typer.Option(help="Folder to write; by default saelens or hub in the run's.")] = None,
+    dry_run: Annotated[bool, typer.Option("--dry-run", help="Write the folder, send nothing.")] = False,
+) -> None:
+    "Write trained models for SAELens, or for the Hugging Face hub."
+    _check_export(to, repo, dry_run)
+    run_dir = _run_dir(run)
+    place = Path(out).expanduser() if out else run_dir / to
+    if to == "hub":
+        return _export_hub(run_dir, place, repo, dry_run, variant, seed)
+    from polytope_hsae.integrations.saelens import export_saelens
+
+    for folder in export_saelens(run_dir, place, variant, seed):
+        typer.echo(folder)
 
 # %% ../../nbs/19_runner/05_cli.ipynb #shipped
 SHIPPED = {
