@@ -201,7 +201,7 @@ def load_concepts(
         return ConceptSet(**raw | tensors)
     except FileNotFoundError as e:
         raise UserError(f"there is no concept set at {path}: run phase 1 first") from e
-    except (ValueError, KeyError, TypeError) as e:
+    except (OSError, ValueError, KeyError, TypeError, AttributeError, RuntimeError, RecursionError) as e:
         found = f"{path} is not a concept set written by this version ({type(e).__name__})"
         raise UserError(f"{found}: delete it and run phase 1 again") from e
 

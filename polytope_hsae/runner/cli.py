@@ -4,27 +4,49 @@
 
 # %% auto #0
 __all__ = ['PARAMETERS', 'app', 'config_app', 'SetOption', 'PresetArgument', 'VersionOption', 'AllOption', 'LatentsOption',
-           'SHIPPED', 'check_notebook', 'is_finished', 'PhaseFailed', 'run_phase', 'run_study', 'run', 'plan', 'report',
-           'config_show', 'config_check', 'fetch', 'missing_files', 'doctor', 'main']
+           'SHIPPED', 'check_notebook', 'why_unfinished', 'is_finished', 'PhaseFailed', 'run_phase', 'run_study', 'run',
+           'plan', 'report', 'config_show', 'config_check', 'fetch', 'missing_files', 'doctor', 'main']
 
 # %% ../../nbs/19_runner/05_cli.ipynb #c003
+import errno
+import io
 import json
 import os
 import shutil
 import sys
 import time
-from contextlib import contextmanager
+from contextlib import ExitStack, contextmanager
 from pathlib import Path
-from typing import Annotated, Iterator, Sequence
+from typing import Annotated, Any, Iterator, Sequence
 
 import typer
 import yaml
 
 from .. import __version__
-from ..config import Config, absolute_paths, check_save_dir, load_config, save_resolved, versions
-from ..core import UserError, atomic_write, repo_dir
+from polytope_hsae.config import (
+    Config,
+    absolute_paths,
+    check_save_dir,
+    load_config,
+    read_saved,
+    save_resolved,
+    versions,
+)
+from ..core import UserError, atomic_write, one_line, read_json, repo_dir
+from ..manifest import add_files, forget_phase, read_manifest, verify_phase
 from ..results import load_results
-from .phase import PHASES, experiments_dir, notebook_of, phase_key, require_phases
+from .lock import PHASE_LOCK, RUN_LOCK, hold
+from polytope_hsae.runner.phase import (
+    NOTEBOOKS,
+    PHASES,
+    experiments_dir,
+    notebook_of,
+    phase_key,
+    require_phases,
+    restore_results,
+    saved_values,
+    verify_run,
+)
 from .progress import PlainLines, duration, phase_line, seconds_left
 
 # %% ../../nbs/19_runner/05_cli.ipynb #c006
@@ -53,24 +75,46 @@ def check_notebook(
         )
 
 # %% ../../nbs/19_runner/05_cli.ipynb #c009
+def why_unfinished(
+    cfg: Config,  # the configuration asked for
+    run_dir: Path,  # the run's folder
+    phase: int,  # 1 … 4
+    folder: Path,  # the folder of phase notebooks
+    inputs: bool = True,  # earlier phases must be those that it was made from
+) -> str | None:  # None when it is complete, and what it has left is what it was
+    "What speaks against keeping a phase. Cost: one read of what it has left, the first time."
+    home = run_dir / PHASES[phase].folder
+    owed = [home / "phase.json", home / "notebook.ipynb", *(run_dir / f for f in PHASES[phase].writes)]
+    if (absent := next((p for p in owed if not p.exists()), None)) is not None:
+        return f"{absent.relative_to(run_dir)} is missing"
+    try:
+        found = read_json(owed[0], "", dict[str, Any])
+        if found.get("key") != phase_key(cfg, phase, folder):
+            return "its settings or its notebook are others now"
+        if not verify_phase(run_dir, phase):
+            return "an earlier version has left it without checksums"
+        listed = read_manifest(run_dir)
+        made_from = listed and listed.phases[phase].inputs == listed.inputs(phase)
+        return None if made_from or not inputs else "what it was made from has changed"
+    except UserError as e:
+        return one_line(str(e).partition(": run: ")[0].replace(f"{run_dir}/", "").removesuffix(": "), 160)
+
+# %% ../../nbs/19_runner/05_cli.ipynb #is-finished
 def is_finished(
     cfg: Config,  # the configuration asked for
     run_dir: Path,  # the run's folder
     phase: int,  # 1 … 4
     folder: Path,  # the folder of phase notebooks
 ) -> bool:
-    "Whether a phase is complete and was made with this configuration and these notebooks."
-    home = run_dir / PHASES[phase].folder
-    owed = [home / "phase.json", home / "notebook.ipynb", *(run_dir / f for f in PHASES[phase].writes)]
-    if not all(p.exists() for p in owed) or phase not in load_results(run_dir).phases:
-        return False
-    return json.loads(owed[0].read_text(encoding="utf-8"))["key"] == phase_key(cfg, phase, folder)
+    "Whether a phase is complete, was made with this configuration and these notebooks, and is what it was."
+    return why_unfinished(cfg, run_dir, phase, folder) is None
 
 # %% ../../nbs/19_runner/05_cli.ipynb #c009_1
 def _forget(run_dir: Path, phase: int) -> None:
     "Remove what would make a phase look complete; other files of its folder stay."
-    for name in ("phase.json", "notebook.ipynb", "notebook.html", "failed.ipynb"):
+    for name in ("phase.json", "results.json", "notebook.ipynb", "notebook.html", "failed.ipynb"):
         (run_dir / PHASES[phase].folder / name).unlink(missing_ok=True)
+    forget_phase(run_dir, phase)
     run = load_results(run_dir)
     if run.phases.pop(phase, None) is not None:
         atomic_write(run_dir / "results.json", run.model_dump_json(indent=1))
@@ -169,7 +213,7 @@ def run_phase(
     "Run one phase to completion. Raises UserError or PhaseFailed and then leaves nothing that looks complete."
     title, home = PHASES[phase].title.replace("_", " "), run_dir / PHASES[phase].folder
     for p in range(phase, max(PHASES) + 1):
-        if p == phase or not is_finished(cfg, run_dir, p, folder):
+        if p == phase or why_unfinished(cfg, run_dir, p, folder, inputs=False):
             _forget(run_dir, p)
     home.mkdir(parents=True, exist_ok=True)
     part, label = home / ".notebook.part.ipynb", f"Phase {phase}, {title}"
@@ -187,7 +231,9 @@ def run_phase(
         part.rename(home / "failed.ipynb")
         raise e if isinstance(e, UserError) else PhaseFailed(f"{e} (see {home / 'failed.ipynb'})") from e
     _keep(part, home, label)
-    atomic_write(home / "phase.json", json.dumps({"phase": phase, "key": phase_key(cfg, phase, folder)}))
+    add_files(run_dir, phase, [f"{home.name}/notebook.ipynb", f"{home.name}/notebook.html"])
+    done = {"schema_version": 2, "phase": phase, "key": phase_key(cfg, phase, folder)}
+    atomic_write(home / "phase.json", json.dumps(done))
 
 # %% ../../nbs/19_runner/05_cli.ipynb #c014
 def _convert(*names: str) -> None:
@@ -256,33 +302,33 @@ def _report_progress(run_dir: Path, phase: int, phases: Sequence[int], seconds: 
     left = seconds_left(measured, [p for p in phases if p > phase])
     typer.echo(phase_line(f"Phase {phase} of {len(PHASES)}, {PHASES[phase].title.replace('_', ' ')}", seconds, left))
 
-# %% ../../nbs/19_runner/05_cli.ipynb #c015
-def run_study(
-    cfg: Config,  # what to run; cfg.logging.save_dir is the run's folder
-    phases: Sequence[int] = tuple(PHASES),  # which phases
-    folder: Path | None = None,  # phase notebooks; the project's own when None
-) -> list[int]:  # the phases that were executed, the others being finished already
-    "Run the phases that are not finished, in order, and write the report. Raises UserError or PhaseFailed."
+# %% ../../nbs/19_runner/05_cli.ipynb #take
+def _take(run_dir: Path, held: ExitStack) -> None:
+    "Hold a run's folder, wait for what a killed run has left running in it, and make damaged figures whole"
+    held.enter_context(hold(run_dir / RUN_LOCK))
+    with hold(run_dir / PHASE_LOCK, patience=15):
+        pass
+    if restored := restore_results(run_dir):
+        typer.echo(
+            f"results.json was damaged: figures of phase {', '.join(map(str, restored))} restored from its folder."
+        )
+
+# %% ../../nbs/19_runner/05_cli.ipynb #run-phases
+def _run_phases(cfg: Config, run_dir: Path, phases: Sequence[int], folder: Path) -> list[int]:
+    "Run the phases that are not finished, and write the report; which ones were executed"
     from polytope_hsae.assets.lookup import MODEL_ASSETS
 
-    _refuse_several_processes()
-    folder = folder or experiments_dir()
-    cfg = absolute_paths(cfg)
-    run_dir, phases = Path(cfg.logging.save_dir), sorted(set(phases))
-    check_save_dir(run_dir)
-    _check_order(cfg, run_dir, phases, folder)
-    _check_inputs(cfg, [p for p in phases if not is_finished(cfg, run_dir, p, folder)])
-    for p in phases:
-        check_notebook(notebook_of(p, folder))
-    save_resolved(cfg, run_dir)
     executed: list[int] = []
     typer.echo(
         f"{run_dir.name}: phases {', '.join(map(str, phases))}; the budget is {duration(3600 * cfg.run.budget_hours)}."
     )
     for p in phases:
-        if is_finished(cfg, run_dir, p, folder):
-            typer.echo(f"Phase {p} ({PHASES[p].title.replace('_', ' ')}) is finished and unchanged: kept.")
+        title, why = PHASES[p].title.replace("_", " "), why_unfinished(cfg, run_dir, p, folder)
+        if why is None:
+            typer.echo(f"Phase {p} ({title}) is finished and unchanged: kept.")
             continue
+        if p in load_results(run_dir).phases:
+            typer.echo(f"Phase {p} ({title}) is run again: {why}.")
         if not executed and cfg.model.name in MODEL_ASSETS:
             _convert_apart(cfg.model.name, "wordnet")
         started = time.monotonic()
@@ -293,6 +339,44 @@ def run_study(
 
     build_report(run_dir)
     return executed
+
+# %% ../../nbs/19_runner/05_cli.ipynb #c015
+def run_study(
+    cfg: Config,  # what to run; cfg.logging.save_dir is the run's folder
+    phases: Sequence[int] = tuple(PHASES),  # which phases
+    folder: Path | None = None,  # phase notebooks; the project's own when None
+) -> list[int]:  # the phases that were executed, the others being finished already
+    "Run the phases that are not finished, in order, and write the report. Raises UserError or PhaseFailed."
+    _refuse_several_processes()
+    folder = folder or experiments_dir()
+    cfg = absolute_paths(cfg)
+    run_dir, phases = Path(cfg.logging.save_dir), sorted(set(phases))
+    check_save_dir(run_dir)
+    with ExitStack() as held:
+        if run_dir.is_dir():
+            _take(run_dir, held)
+        _check_order(cfg, run_dir, phases, folder)
+        _check_inputs(cfg, [p for p in phases if not is_finished(cfg, run_dir, p, folder)])
+        for p in phases:
+            check_notebook(notebook_of(p, folder))
+        save_resolved(cfg, run_dir)
+        _take(run_dir, held)
+        return _run_phases(cfg, run_dir, phases, folder)
+
+# %% ../../nbs/19_runner/05_cli.ipynb #advice
+_ADVICE = {
+    errno.ENOSPC: "the disk is full: free some space, then go on with --resume",
+    errno.EDQUOT: "the quota of this disk is used up: free some space, then go on with --resume",
+    errno.EROFS: "this disk is read-only: choose another folder with --set logging.save_dir=…",
+    errno.EACCES: "it may not be written or read by you: change its permissions, or choose another folder",
+    errno.ENAMETOOLONG: "the name is too long for this file system: choose a shorter one",
+}
+
+# %% ../../nbs/19_runner/05_cli.ipynb #with-advice
+def _with_advice(e: Exception) -> str:
+    "An error's message, with what to do where the system only gives a number"
+    advice = _ADVICE.get(e.errno or 0) if isinstance(e, OSError) else None
+    return f"{e.strerror} ({e.filename or 'no file named'}): {advice}" if isinstance(e, OSError) and advice else str(e)
 
 # %% ../../nbs/19_runner/05_cli.ipynb #c023
 class _OneLineErrors(typer.core.TyperGroup):
@@ -311,7 +395,7 @@ class _OneLineErrors(typer.core.TyperGroup):
         except (UserError, PhaseFailed, OSError) as e:
             if ctx.obj["debug"]:
                 raise
-            typer.echo(f"error: {e}", err=True)
+            typer.echo(f"error: {one_line(_with_advice(e), 400)}", err=True)
             raise typer.Exit(2 if isinstance(e, UserError) else 1) from e
 
 # %% ../../nbs/19_runner/05_cli.ipynb #c023_1
@@ -365,7 +449,9 @@ def _show(run_dir: Path, every: bool) -> None:
     "Print the answers to the mission's questions and where the report is; every verdict before them when asked for."
     from polytope_hsae.runner.answers import COLOURS, answer_lines, answers
 
-    run, config = load_results(run_dir), yaml.safe_load((run_dir / "config.yaml").read_text(encoding="utf-8"))
+    run, config = load_results(run_dir), saved_values(run_dir)
+    if unknown := verify_run(run_dir, only=NOTEBOOKS):
+        typer.echo(f"Unverified: an earlier version left phase {', '.join(map(str, unknown))}, without checksums.")
     if every:
         from rich.console import Console
 
@@ -389,6 +475,7 @@ def _saved_config(run_dir: Path, overrides: Sequence[str]) -> Config:
         )
     if not os.path.isfile(run_dir / "config.yaml"):
         raise UserError(f"there is no run to resume in {run_dir}: leave out --resume to start one")
+    read_saved(run_dir)
     return absolute_paths(load_config(run_dir / "config.yaml"), run_dir)
 
 # %% ../../nbs/19_runner/05_cli.ipynb #cli-run
@@ -581,7 +668,10 @@ def doctor(ctx: typer.Context) -> None:
 
 # %% ../../nbs/19_runner/05_cli.ipynb #c030
 def main() -> None:
-    "The command line `polytope-hsae`."
+    "The command line `polytope-hsae`. What a terminal cannot show is printed as its code."
+    for stream in (sys.stdout, sys.stderr):
+        if isinstance(stream, io.TextIOWrapper):
+            stream.reconfigure(errors="backslashreplace")
     app(prog_name="polytope-hsae")
 
 # %% ../../nbs/19_runner/05_cli.ipynb #c031
