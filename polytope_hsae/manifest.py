@@ -74,8 +74,9 @@ class Manifest(BaseModel):
     phases: dict[int, PhaseRecord] = {}
 
     def inputs(self, phase: int) -> str:
-        "Checksum of what the phases before this one have left; their cost in time does not count"
-        return checksum([self.phases[p].files for p in sorted(self.phases) if p < phase])
+        "Checksum of what the phases before this one have left for it; figures, costs and pages in their folders are not"
+        before = [self.phases[p].files for p in sorted(self.phases) if p < phase]
+        return checksum([{k: v for k, v in files.items() if not k.startswith("phase")} for files in before])
 
 # %% ../nbs/02_manifest.ipynb #man-heal
 def heal(

@@ -3,14 +3,13 @@
     python scripts/faults.py            # the long form: hundreds of damaged files, kills at random moments
     python scripts/faults.py --short    # a sample of each kind, for `make test`
 
-A run in miniature (a model with random weights, a taxonomy and a text made here) is finished once; its copies are damaged,
-killed and resumed. A fault passes when it is one sentence with exit code 2, or when the figures come out equal to the last
-bit; a traceback, another figure or a run that cannot go on fails. Ends with `N passed`; exits 1 when anything failed.
+A run in miniature (a model with random weights, a taxonomy and a text made here) is finished once, then damaged, killed
+and resumed. A fault passes when it is one sentence with exit code 2, or when the figures come out equal to the last bit;
+a traceback, another figure or a run that cannot go on fails. Ends with `N passed`; exits 1 when anything failed.
 """
 
 import argparse
 import contextlib
-import functools
 import io
 import json
 import os
@@ -18,10 +17,10 @@ import random
 import re
 import shutil
 import signal
-import subprocess
 import sys
 import tempfile
 import time
+import warnings
 from collections import Counter
 from pathlib import Path
 from typing import Any, Callable, Iterator
@@ -29,14 +28,32 @@ from unittest.mock import patch
 
 os.environ |= {"HF_HUB_OFFLINE": "1", "TOKENIZERS_PARALLELISM": "false", "MPLBACKEND": "agg", "OMP_NUM_THREADS": "1"}
 
+import hypothesis
 import nbformat
 import torch
+from hypothesis import HealthCheck, given
+from hypothesis import strategies as st
 from tokenizers import Tokenizer, decoders, models, pre_tokenizers
 from transformers import LlamaConfig, LlamaForCausalLM, PreTrainedTokenizerFast
 from typer.testing import CliRunner
 
-from polytope_hsae.results import load_results
+from polytope_hsae.activations.store import ActivationStore
+from polytope_hsae.assets.taxonomy import read_taxonomy
+from polytope_hsae.assets.texts import check_source
+from polytope_hsae.concepts.selection import check_frame, load_concepts
+from polytope_hsae.config import absolute_paths, config_keys, load_config, read_saved
+from polytope_hsae.core import UserError, atomic_write, one_line
+from polytope_hsae.estimators.teacher import load_teacher
+from polytope_hsae.experiment.folder import trained_by
+from polytope_hsae.manifest import read_manifest
+from polytope_hsae.metrics.evaluate import load_scores
+from polytope_hsae.models.files import load_sae
+from polytope_hsae.results import load_results, read_results
 from polytope_hsae.runner import cli
+from polytope_hsae.runner.phase import experiments_dir, verify_run
+from polytope_hsae.runner.report import executed
+from polytope_hsae.training.init import load_input_map
+from polytope_hsae.training.logging import read_log
 
 TAXONOMY = {  # parent → child → its words
     parent: {kind: [f"{kind}{letter}" for letter in "abcdefghijklmnopqrst"] for kind in kinds}
@@ -127,6 +144,7 @@ def call(*args: str) -> tuple[int, str, str]:
 
 # ---- files that are damaged
 
+SHOWN = ("results.json", "config.yaml", "manifest.json")  # what a report is made from, beside the notebooks
 AIDS = re.compile(r"report\.html|.*/notebook\.html|.*/events\.out.*|.*\.sha256")  # nothing is read from them
 
 
@@ -217,6 +235,18 @@ class Faults:
             return one_sentence(code, err)
         return "" if self.shown(run) == self.page else "another report, exit code 0"
 
+    def seen(self, run: Path) -> str:
+        "What is wrong when a damaged run is asked whether it is whole"
+        try:
+            cfg = absolute_paths(load_config(run / "config.yaml"))
+            verify_run(run)
+            if any(cli.why_unfinished(cfg, run, p, experiments_dir()) for p in (1, 2, 3, 4)):
+                return ""
+            ActivationStore(run / "activations").load()
+        except UserError as e:
+            return one_sentence(2, f"error: {one_line(str(e), 400)}")
+        return "not seen"
+
     def damaged_files(self) -> None:
         "Every file of the run, damaged in every way: reported, then resumed"
         names = sorted(str(p.relative_to(self.run)) for p in self.run.rglob("*") if p.is_file())
@@ -231,19 +261,273 @@ class Faults:
                 new = DAMAGES[how](path.read_bytes(), other.read_bytes() if other.exists() else b"other")
                 path.unlink() if new is None else path.write_bytes(new)
                 what = f"{name} {how}"
-                self.check("damaged file, report", what, self.reported(run))
-                self.check("damaged file, resumed", what, self.resumed(run))
+                if not self.short or name in SHOWN or "notebook" in name:
+                    self.check("damaged file, report", what, self.reported(run))
+                if not self.short or random.Random(what).random() < 0.3:
+                    self.check("damaged file, resumed", what, self.resumed(run))
+                else:
+                    self.check("damaged file, seen", what, self.seen(run))
+
+    # ---- kills
+
+    def started(self, run: Path, *more: str) -> int:
+        "A child process that runs the study in this folder; its number"
+        child = os.fork()
+        if child == 0:
+            with open(os.devnull, "w") as nowhere:
+                os.dup2(nowhere.fileno(), 1)
+                os.dup2(nowhere.fileno(), 2)
+                signal.signal(signal.SIGTERM, signal.SIG_DFL)
+                os._exit(call("run", *settings(self.home, run), *more)[0])
+        return child
+
+    def kills(self, wanted: int) -> None:
+        "Killed at random moments, again and again, until it is through: figures equal to the bit, nothing left over"
+        draw, n = random.Random(time.time_ns()), 0
+        while n < wanted:
+            run, began, killed = self.home / "runs" / "killed", time.monotonic(), 0
+            whole = getattr(self, "seconds", 12.0)
+            while True:
+                child, patience = self.started(run), draw.uniform(0.05, 0.7 * whole) if killed < 6 else 1e6
+                ended = time.monotonic() + patience
+                while (done := os.waitpid(child, os.WNOHANG))[0] == 0 and time.monotonic() < ended:
+                    time.sleep(0.01)
+                if done[0]:
+                    break
+                how = draw.choice([signal.SIGKILL, signal.SIGTERM])
+                os.kill(child, how)
+                os.waitpid(child, 0)
+                killed, n = killed + 1, n + 1
+            code = os.waitstatus_to_exitcode(done[1])
+            wrong = f"exit code {code}" if code else "" if figures(run) == self.truth else "other figures"
+            log = [json.loads(line) for f in run.glob("training/*/log.jsonl") for line in f.read_text().splitlines()]
+            twice = Counter((line["model"], line["step"], "ev" in line, "val_1-EV" in line) for line in log)
+            wrong = wrong or ("a line of a log is there twice" if max(twice.values(), default=0) > 1 else "")
+            litter = [str(p.relative_to(run)) for p in run.rglob(".*")]
+            wrong = wrong or (f"left over: {litter[0]}" if litter else "")
+            for _ in range(max(killed, 1)):
+                self.check(
+                    "kill or SIGTERM at a random moment", f"{killed} kills in {time.monotonic() - began:.0f} s", wrong
+                )
+            shutil.rmtree(run)
+
+    def two_at_once(self) -> None:
+        "A second run in the same folder is refused while the first one works, and the first one is not harmed"
+        run = self.home / "runs" / "shared"
+        child = self.started(run)
+        while not (run / ".run.lock").exists():
+            time.sleep(0.01)
+        code, _, err = call("run", *settings(self.home, run))
+        wrong = one_sentence(code, err) or ("" if f"process {child} on" in err else err)
+        code = os.waitstatus_to_exitcode(os.waitpid(child, 0)[1])
+        self.check("two runs in one folder", "the second one", wrong)
+        self.check("two runs in one folder", "the first one", f"exit code {code}" if code else "")
+        self.check("two runs in one folder", "figures", "" if figures(run) == self.truth else "other figures")
+        shutil.rmtree(run)
+
+    # ---- numbers
+
+    def numbers(self, cases: dict[str, dict[str, Any]]) -> None:
+        "Sizes and values at the edge of what is possible: one sentence, or a whole run"
+        for name, changed in cases.items():
+            run = self.home / "runs" / "edge"
+            code, _, err = call("run", *settings(self.home, run, **changed))
+            self.check("numbers at the edge", name, one_sentence(code, err) if code else "")
+            print(f"     {name}: {err.strip().splitlines()[-1][:200] if code else 'a whole run'}", flush=True)
+            shutil.rmtree(run, ignore_errors=True)
+
+
+EDGES: dict[str, dict[str, Any]] = {
+    "one parent": {"concepts.parents": 1},
+    "children of one parent only": {"concepts.max_children": 1},
+    "every parent active": {"hsae.m_top": 3, "hsae.topk_parent": 3},
+    "one child per latent": {"hsae.m_low": 1, "concepts.max_children": 1},
+    "a learning rate of 1000": {"training.lr": 1000.0},
+    "a learning rate of 1e30": {"training.lr": 1e30},
+    "every latent dead at once": {"hsae.dead_after": 1},
+    "an L1 weight of 1e6": {"hsae.l1_parent": 1e6, "hsae.l1_child": 1e6},
+    "hardly a validation split": {"concepts.split": [0.98, 0.01, 0.01]},
+    "a rank-deficient metric": {"geometry.shrinkage": 0.0, "geometry.eigen_floor": 0.0},
+    "a metric without floor, half precision": {"data.store_dtype": "float16", "data.outlier_norm": 1e-3},
+    "a subspace as wide as the residual": {"hsae.subspace_dim": 16},
+    "few tokens": {"data.token_budget": 200},
+    "one seed": {"eval.seeds": 1},
+    "no doses": {"eval.steering_magnitudes": []},
+    "a huge dose": {"eval.steering_magnitudes": [1e30]},
+    "one draw of everything": {"eval.n_bootstrap": 1, "eval.validation.n_permutations": 1},
+}
+
+
+# ---- input
+
+WORDS = "hsae.m_top training.lr model.name data.source run.seed concepts.split ablate.contexts logging.save_dir eval hsae".split()
+PIECES = [
+    ": ",
+    "- ",
+    "[",
+    "]",
+    "{",
+    "}",
+    "'",
+    '"',
+    "|",
+    ">",
+    "&a",
+    "*a",
+    "!!bool ",
+    "!!timestamp ",
+    "!!python/name:os.system ",
+    "\n  ",
+]
+PIECES += [
+    "null",
+    "true",
+    "0x1f",
+    "1e3",
+    "1e999",
+    ".nan",
+    "-.inf",
+    "2001-01-01",
+    "1:20",
+    "1_000",
+    "~",
+    "?",
+    "#",
+    "%",
+    "@",
+    "\t",
+    "---",
+]
+
+
+def texts() -> st.SearchStrategy[str]:
+    "Anything, and what looks like YAML, with what is awkward in it"
+    anything = st.text(max_size=60)
+    long = st.builds(
+        lambda c, n: c * n, st.sampled_from(["9", "a", "[", "- ", "{a: ", "\u202e", "é"]), st.integers(1, 100_000)
+    )
+    shaped = st.lists(
+        st.one_of(st.sampled_from(WORDS + PIECES), st.integers().map(str), st.text(max_size=8)), max_size=12
+    )
+    return st.one_of(anything, shaped.map("".join), shaped.map("\n".join), long)
+
+
+def blobs(whole: bytes) -> st.SearchStrategy[bytes]:
+    "Anything, and a file with some of its bytes exchanged, cut out or doubled"
+
+    def changed(edits: list[tuple[int, int, bytes]]) -> bytes:
+        content = whole
+        for at, length, new in edits:
+            i = at % (len(content) + 1)
+            content = content[:i] + new + content[i + length :]
+        return content
+
+    new = st.one_of(
+        st.binary(max_size=4), st.sampled_from([b"null", b"[]", b"{}", b"1e999", b"NaN", b'"', b"-1", b"9" * 5000])
+    )
+    edit = st.tuples(st.integers(0, 2**20), st.integers(0, 12), new)
+    return st.one_of(st.binary(max_size=200), st.lists(edit, min_size=1, max_size=4).map(changed))
+
+
+def readers(run: Path) -> dict[str, tuple[Path, Callable[[Path], Any]]]:
+    "File of a run → who reads it, given the folder"
+    (model, *_), log = sorted(run.glob("checkpoints/teacher/seed_*")), next(run.glob("training/teacher_*/log.jsonl"))
+    return {
+        "results.json": (run / "results.json", lambda p: read_results(p)),
+        "manifest.json": (run / "manifest.json", lambda p: read_manifest(p.parent)),
+        "config.yaml": (run / "config.yaml", lambda p: read_saved(p.parent)),
+        "concepts.json": (run / "concepts.json", load_concepts),
+        "teacher.json": (run / "teacher.json", lambda p: load_teacher(p.parent)),
+        "teacher.safetensors": (run / "teacher.safetensors", lambda p: load_teacher(p.parent)),
+        "index.json": (run / "activations" / "index.json", lambda p: ActivationStore(p.parent)),
+        "cfg.json": (model / "cfg.json", lambda p: load_sae(p.parent)),
+        "model.safetensors": (model / "model.safetensors", lambda p: load_sae(p.parent)),
+        "input_map.safetensors": (model / "input_map.safetensors", load_input_map),
+        "scores.json": (model / "scores.json", load_scores),
+        "trained.json": (model / "trained.json", lambda p: trained_by(run, "teacher", 123, log.parent.name)),
+        "log.jsonl": (log, lambda p: read_log(p.parent)),
+        "notebook.ipynb": (run / "phase2_baseline_hsae" / "notebook.ipynb", executed),
+    }
+
+
+def one_error(work: Callable[[], Any]) -> None:
+    "Do something; it may be refused in one sentence, within a second, and nothing else may happen"
+    began = time.monotonic()
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore")
+        try:
+            work()
+        except UserError as e:
+            assert len(str(e).splitlines()) == 1, str(e)
+    assert time.monotonic() - began < 1, f"took {time.monotonic() - began:.1f} s"
+
+
+def fuzzed(faults: Faults, cases: int) -> None:
+    "Configurations, overrides, templates, texts, word lists and every file of a run, with anything in them"
+    how = dict(
+        max_examples=cases, database=None, deadline=None, suppress_health_check=list(HealthCheck), derandomize=False
+    )
+
+    def hold_up(kind: str, strategy: st.SearchStrategy, work: Callable[[Any], Any]) -> None:
+        try:
+            hypothesis.settings(**how)(given(strategy)(lambda value: one_error(lambda: work(value))))()
+            faults.passed[f"input: {kind}"] += cases
+        except Exception as e:
+            faults.check("input", kind, f"{type(e).__name__}: {e}"[:600])
+
+    place = faults.home / "input"
+    place.mkdir()
+    written = lambda name, content: atomic_write(place / name, content)
+    hold_up(
+        "configuration", texts(), lambda text: load_config(written("a.yaml", text.encode("utf-8", "surrogatepass")))
+    )
+    hold_up("bytes as configuration", st.binary(max_size=300), lambda raw: load_config(written("b.yaml", raw)))
+    pairs = st.one_of(texts(), st.tuples(st.sampled_from(config_keys()), texts()).map("=".join))
+    hold_up("override", pairs, lambda text: absolute_paths(load_config("demo", [text])))
+    hold_up("name of a configuration", texts(), load_config)
+    frames = st.lists(
+        st.sampled_from(["{a}", "{b}", "{x", "}", "{a.b}", "{a[0]}", "!r", ":>9", "{", "word ", "{}"]), max_size=9
+    )
+    hold_up("template", st.one_of(frames.map("".join), st.text(max_size=40)), check_frame)
+    hold_up("text source", st.binary(max_size=400), lambda raw: check_source(str(written("c.txt", raw))))
+    hold_up(
+        "JSON lines",
+        blobs(b'{"text": "a dog"}\n{"text": "a cat"}\n'),
+        lambda raw: check_source(str(written("d.jsonl", raw))),
+    )
+    hold_up("table", blobs(b"id,text\n1,a dog\n2,a cat\n"), lambda raw: check_source(str(written("e.csv", raw))))
+    tree = json.dumps(TAXONOMY).encode()
+    hold_up("taxonomy", blobs(tree[:300] + b"]}}"), lambda raw: read_taxonomy(written("f.yaml", raw)))
+    for kind, (path, read) in readers(faults.run).items():
+        whole = path.read_bytes()
+
+        def damaged(raw: bytes) -> None:
+            path.write_bytes(raw)
+            read(path)
+
+        hold_up(kind, blobs(whole), damaged)
+        path.write_bytes(whole)
 
 
 def main() -> int:
     parser = argparse.ArgumentParser(description=__doc__.split("\n")[0])
     parser.add_argument("--short", action="store_true", help="a sample of each kind, as `make test` runs it")
+    parser.add_argument("--only", choices=("files", "kills", "numbers", "input"), help="one kind of fault")
     args, started = parser.parse_args(), time.monotonic()
     torch.set_num_threads(1)
     with tempfile.TemporaryDirectory() as d:
         faults = Faults(Path(d).resolve(), args.short)
         print(f"a run in miniature finished twice in {time.monotonic() - started:.0f} s", flush=True)
-        faults.damaged_files()
+        faults.seconds = (time.monotonic() - started) / 2
+        if not args.only or args.only == "files":
+            faults.damaged_files()
+        if not args.only or args.only == "kills":
+            faults.two_at_once()
+            faults.kills(2 if args.short else 40)
+        if not args.only or args.only == "input":
+            fuzzed(faults, 150 if args.short else 4_500)
+        if not args.only or args.only == "numbers":
+            faults.numbers(dict(list(EDGES.items())[:2]) if args.short else EDGES)
     for kind, n in faults.passed.items():
         print(f"ok   {n:5} {kind}")
     print(f"{time.monotonic() - started:.0f} s")
