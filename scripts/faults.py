@@ -468,10 +468,13 @@ def fuzzed(faults: Faults, cases: int) -> None:
         max_examples=cases, database=None, deadline=None, suppress_health_check=list(HealthCheck), derandomize=False
     )
 
+    def tried(kind: str, work: Callable[[], Any]) -> None:
+        one_error(work)
+        faults.passed[f"input: {kind}"] += 1
+
     def hold_up(kind: str, strategy: st.SearchStrategy, work: Callable[[Any], Any]) -> None:
         try:
-            hypothesis.settings(**how)(given(strategy)(lambda value: one_error(lambda: work(value))))()
-            faults.passed[f"input: {kind}"] += cases
+            hypothesis.settings(**how)(given(strategy)(lambda value: tried(kind, lambda: work(value))))()
         except Exception as e:
             faults.check("input", kind, f"{type(e).__name__}: {e}"[:600])
 
