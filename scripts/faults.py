@@ -4,8 +4,8 @@
     python scripts/faults.py --short    # a sample of each kind, for `make test`
 
 A run in miniature (a model with random weights, a taxonomy and a text made here) is finished once, then damaged, killed
-and resumed. A fault passes when it is one sentence with exit code 2, or when the figures come out equal to the last bit;
-a traceback, another figure or a run that cannot go on fails. Ends with `N passed`; exits 1 when anything failed.
+and resumed. A fault passes when it is one sentence with exit code 2, or when the figures come out equal to the last
+bit; a traceback, another figure or a run that cannot go on fails. Ends with `N passed`; exits 1 when anything failed.
 """
 
 import argparse
@@ -360,7 +360,7 @@ EDGES: dict[str, dict[str, Any]] = {
 
 # ---- input
 
-WORDS = "hsae.m_top training.lr model.name data.source run.seed concepts.split ablate.contexts logging.save_dir eval hsae".split()
+WORDS = "hsae.m_top training.lr model.name data.source run.seed concepts.split logging.save_dir eval hsae".split()
 PIECES = [
     ": ",
     "- ",

@@ -28,7 +28,7 @@ def data_dir() -> Path:
 def words_in_order(
     name: str,  # file name without `.txt`
 ) -> list[str]:
-    "Words of one shipped list as they stand there; `#` starts a comment. Raises UserError when it is missing or no text."
+    "Words of one shipped list as they stand there; `#` starts a comment. Raises UserError when it cannot be read."
     path = data_dir() / f"{name}.txt"
     try:
         lines = path.read_text(encoding="utf-8").splitlines()

@@ -483,8 +483,8 @@ def check_frame(
     if wrong or not fields:
         seen = f"{{{one_line(wrong[0], 40)}}}" if wrong else "none"
         raise UserError(
-            f"the prompt frame {one_line(repr(frame), 60)} has the placeholder {seen}: write {{a}} and {{b}} for words of a "
-            "concept, {x} for a word of another, and nothing else inside the braces"
+            f"the prompt frame {one_line(repr(frame), 60)} has the placeholder {seen}: write {{a}} and {{b}} for words "
+            "of a concept, {x} for a word of another, and nothing else inside the braces"
         )
     return frame
 

@@ -80,8 +80,9 @@ def trained_by(
     seed: int,
     work: str,  # name of the folder of a training
 ) -> dict[str, Any] | None:  # where it began
-    """The record of a kept model's training; None when the model is not there, another training has left it, or one of its
-    files is not what that training has left."""
+    """The record of a kept model's training.
+
+    None when the model is not there, another training has left it, or a file of it is not what that has left."""
     folder = model_dir(run_dir, variant, seed)
     try:
         found = read_json(folder / "trained.json", "it is made again", dict[str, Any])

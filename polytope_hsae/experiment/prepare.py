@@ -103,9 +103,9 @@ def _check_trust(cfg: Config) -> None:
     "Raise UserError when a configuration asks to run a model's own code and whoever runs it does not."
     if cfg.model.trust_remote_code and os.environ.get(TRUST) != "1":
         raise UserError(
-            f"the configuration says model.trust_remote_code: true, so that code that comes with the model "
-            f"'{one_line(cfg.model.name)}' would run with your rights: if you trust its authors, say so on the command line, "
-            f"--trust-remote-code, or set {TRUST}=1"
+            "the configuration says model.trust_remote_code: true, so that code that comes with the model "
+            f"'{one_line(cfg.model.name)}' would run with your rights: if you trust its authors, say so on the command "
+            f"line, --trust-remote-code, or set {TRUST}=1"
         )
 
 # %% ../../nbs/16_experiment/02_prepare.ipynb #c006e

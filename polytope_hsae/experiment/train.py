@@ -89,7 +89,7 @@ def _has_log(folder: Path, model: str) -> bool:
 def _is_kept(
     run: RunContext, name: str, seed: int, begin: Callable[[], TrainSpec], recipe: Recipe, folder: Path
 ) -> bool:
-    "Whether this training has left a model and its log. UserError when it has, from another start or other activations."
+    "Whether this training has left a model and its log. UserError when it had another start or other activations."
     origin = trained_by(run.run_dir, name, seed, folder.name)
     if origin is None or not _has_log(folder, f"{name}_{seed}"):
         return False

@@ -493,8 +493,8 @@ def _trusting(cfg: Config, trust: bool) -> Iterator[None]:
     name = "POLYTOPE_HSAE_TRUST_REMOTE_CODE"
     if cfg.model.trust_remote_code and not trust and os.environ.get(name) != "1":
         raise UserError(
-            f"the configuration says model.trust_remote_code: true, so that code of '{one_line(cfg.model.name)}' would run "
-            "with your rights: if you trust its authors, add --trust-remote-code"
+            f"the configuration says model.trust_remote_code: true, so that code of '{one_line(cfg.model.name)}' would "
+            "run with your rights: if you trust its authors, add --trust-remote-code"
         )
     before = os.environ.get(name)
     os.environ[name] = "1" if trust else before or ""

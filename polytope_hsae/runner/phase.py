@@ -199,8 +199,9 @@ def files_left(
 def restore_results(
     run_dir: Path,
 ) -> list[int]:  # phases whose figures were damaged and are there again
-    """Make results.json again from what the phases have kept, where it is not what they left. What cannot be read, and by no
-    list be made again, goes to results.damaged.json."""
+    """Make results.json again from what the phases have kept, where it is not what they left.
+
+    What cannot be read goes to results.damaged.json."""
     path, restored = run_dir / "results.json", []
     try:
         listed = read_manifest(run_dir)
@@ -327,8 +328,8 @@ def _require_same_settings(cfg: Config, run_dir: Path, phase: int) -> None:
             )
     if unknown := verify_run(run_dir, range(1, phase)):
         raise UserError(
-            f"phase {unknown[0]} in {run_dir} is of a version that kept no checksums, so that a damaged file would not be "
-            f"seen; to make it again, {heal(run_dir)}"
+            f"phase {unknown[0]} in {run_dir} is of a version that kept no checksums, so that a damaged file would not "
+            f"be seen; to make it again, {heal(run_dir)}"
         )
 
 # %% ../../nbs/19_runner/00_phase.ipynb #c016
