@@ -6,6 +6,7 @@
 A run in miniature (a model with random weights, a taxonomy and a text made here) is finished once, then damaged, killed
 and resumed. A fault passes when it is one sentence with exit code 2, or when the figures come out equal to the last
 bit; a traceback, another figure or a run that cannot go on fails. Ends with `N passed`; exits 1 when anything failed.
+The long form leaves its counts in nbs/reports/faults.json.
 """
 
 import argparse
@@ -512,6 +513,55 @@ def fuzzed(faults: Faults, cases: int) -> None:
         path.write_bytes(whole)
 
 
+PROMISES = {  # how the kinds of faults begin → what is promised, what is done, what comes of it
+    "damaged file, report": (
+        "a report shows no figure that the run has not left",
+        "a file cut, emptied, with a bit flipped or a digit edited, of another run, deleted; then `report`",
+        "the same page, or one sentence with the command that helps",
+    ),
+    "damaged file, resumed": (
+        "a damaged run can go on",
+        "the same; then `run --resume`",
+        "the same figures to the bit, or one sentence",
+    ),
+    "damaged file, seen": (
+        "no phase reads what an earlier one has not left",
+        "the same; then a look at the list",
+        "the damage is named",
+    ),
+    "kill": (
+        "nothing is lost, and nothing counted twice",
+        "SIGKILL and SIGTERM at random moments of a run, again and again, then the same command",
+        "the same figures to the bit, no line of a log twice, nothing left over",
+    ),
+    "two runs": (
+        "a folder has one run at a time",
+        "a second run in the folder of a working one",
+        "the second is refused",
+    ),
+    "numbers": (
+        "what cannot be measured is named",
+        "one parent, one child, all parents active, learning rates of 10³ and 10³⁰, no validation words, …",
+        "a whole run, or one sentence",
+    ),
+    "input": (
+        "whatever is read, a mistake is one sentence, within a second",
+        "configurations, overrides, templates, texts, taxonomies and every file of a run, with anything in them",
+        "read, or refused",
+    ),
+}
+
+
+def rows(faults: Faults) -> list[dict[str, Any]]:
+    "What was injected and what came of it, for the page on it"
+    count = lambda begin: sum(n for kind, n in faults.passed.items() if kind.startswith(begin))
+    return [
+        dict(promise=promise, fault=fault, times=count(begin), outcome=outcome)
+        for begin, (promise, fault, outcome) in PROMISES.items()
+        if count(begin)
+    ]
+
+
 def main() -> int:
     parser = argparse.ArgumentParser(description=__doc__.split("\n")[0])
     parser.add_argument("--short", action="store_true", help="a sample of each kind, as `make test` runs it")
@@ -531,6 +581,9 @@ def main() -> int:
             fuzzed(faults, 150 if args.short else 4_500)
         if not args.only or args.only == "numbers":
             faults.numbers(dict(list(EDGES.items())[:2]) if args.short else EDGES)
+    if not (args.short or args.only or faults.failed):
+        page = Path(__file__).resolve().parent.parent / "nbs" / "reports" / "faults.json"
+        page.write_text(json.dumps(rows(faults), indent=1, ensure_ascii=False) + "\n", encoding="utf-8")
     for kind, n in faults.passed.items():
         print(f"ok   {n:5} {kind}")
     print(f"{time.monotonic() - started:.0f} s")

@@ -666,7 +666,7 @@ def doctor(
     config: Annotated[str | None, typer.Option(help="Also ask whether the run of this configuration has room.")] = None,
     set_: SetOption = [],
 ) -> None:
-    "Show hardware, versions and assets; name faults and fixes; self-test."
+    "Show versions and assets; name faults and fixes."
     home = _home(ctx)
     absent = missing_files(home)
     if absent:
