@@ -343,7 +343,7 @@ def executed(
         nb = nbformat.read(path, as_version=4)
         nbformat.validate(nb)
         return nb
-    except (OSError, ValueError, LookupError, TypeError, AttributeError, nbformat.ValidationError) as e:
+    except Exception as e:  # the errors of nbformat, of what it converts and of its schema share no base class
         raise UserError(f"{path} was cut or changed since it was written: {heal(path.parent.parent)}") from e
 
 # %% ../../nbs/19_runner/04_report.ipynb #c025
