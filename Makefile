@@ -2,6 +2,7 @@
 # docs: the site, by Quarto, in _docs/ · docs-check: the same pages without Quarto, in _site/, and what is wrong with them
 # format: isort, black, flake8 · outputs: execute changed notebooks and store what they show · house: what is where · clean
 # saelens: export a miniature, read it in a fresh environment with SAELens, compare
+# faults: every fault a run is meant to survive, injected; the short form is part of test
 # gpu: kernels, a step and a run on CUDA beside the CPU, and rates at full size, in nine minutes at most
 VENV   ?= .venv
 PYTHON ?= python3
@@ -10,7 +11,7 @@ export PIP_CONSTRAINT := $(CURDIR)/constraints.txt
 export PIP_DISABLE_PIP_VERSION_CHECK := 1
 unexport PYTHONDONTWRITEBYTECODE
 
-.PHONY: run test saelens gpu docs docs-check lab format outputs house clean
+.PHONY: run test faults saelens gpu docs docs-check lab format outputs house clean
 
 run: $(VENV)/ready
 	$(BIN)/polytope-hsae run --config demo
@@ -20,6 +21,9 @@ test: $(VENV)/ready
 
 saelens: $(VENV)/ready
 	$(BIN)/python scripts/saelens.py
+
+faults: $(VENV)/ready
+	$(BIN)/python scripts/faults.py
 
 gpu: $(VENV)/ready
 	$(BIN)/python scripts/gpu.py

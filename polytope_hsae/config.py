@@ -8,7 +8,7 @@ __all__ = ['Count', 'Positive', 'NonNegative', 'Share', 'DType', 'Block', 'Sourc
            'GeometryConfig', 'TeacherConfig', 'HSAEConfig', 'BaselineConfig', 'StageAConfig', 'StageBConfig',
            'EarlyStopConfig', 'TuneConfig', 'TrainingConfig', 'ValidationConfig', 'TargetsConfig', 'EvalConfig',
            'AblateConfig', 'LoggingConfig', 'Config', 'config_keys', 'parse_yaml', 'presets_dir', 'presets',
-           'load_config', 'absolute_paths', 'check_save_dir', 'config_hash', 'versions', 'save_resolved']
+           'load_config', 'absolute_paths', 'check_save_dir', 'config_hash', 'versions', 'save_resolved', 'read_saved']
 
 # %% ../nbs/02_config.ipynb #config-imports
 import difflib
@@ -944,12 +944,20 @@ def versions() -> dict[str, str]:
             found[name] = "not installed"
     return found
 
+# %% ../nbs/02_config.ipynb #config-seal-line
+_SEAL = "# SHA-256 of the lines above: "
+
+# %% ../nbs/02_config.ipynb #config-seal
+def _seal(text: str) -> str:
+    "The last line of a file: the checksum of what is above it"
+    return f"{_SEAL}{hashlib.sha256(text.encode()).hexdigest()}\n"
+
 # %% ../nbs/02_config.ipynb #c049
 def save_resolved(
     cfg: Config,  # what the run uses
     run_dir: Path | str,  # the run's folder
 ) -> Path:  # config.yaml
-    "Write config.yaml: every value, versions, commit, seed; atomic."
+    "Write config.yaml: every value, versions, commit, seed, and the checksum of it all; atomic."
     changed = _git("status", "--porcelain", "--untracked-files=no")
     provenance = {
         "seed": cfg.run.seed,
@@ -959,7 +967,25 @@ def save_resolved(
         "versions": versions(),
     }
     tree = {**cfg.model_dump(mode="json"), "provenance": provenance}
-    return atomic_write(
-        Path(run_dir) / "config.yaml",
-        yaml.safe_dump(tree, sort_keys=False, default_flow_style=None, allow_unicode=True),
-    )
+    text = yaml.safe_dump(tree, sort_keys=False, default_flow_style=None, allow_unicode=True)
+    return atomic_write(Path(run_dir) / "config.yaml", text + _seal(text))
+
+# %% ../nbs/02_config.ipynb #config-read-saved
+def read_saved(
+    run_dir: Path | str,  # a run's folder
+) -> dict[str, Any]:  # plain values, with `provenance`
+    "The configuration that a run has saved, as it stands there. Raises UserError when it was edited since."
+    path = Path(run_dir) / "config.yaml"
+    try:
+        text = path.read_text(encoding="utf-8")
+    except (OSError, ValueError) as e:
+        raise UserError(f"{path} is missing or no text: start the run again with polytope-hsae run --config …") from e
+    above, seal, _ = text.rpartition(_SEAL)
+    if seal and above + _seal(above) != text:
+        raise UserError(
+            f"{path} was edited since the run wrote it; to run with what it says now: polytope-hsae run --config {path}"
+        )
+    tree = parse_yaml(text, one_line(str(path)))
+    if not isinstance(tree, dict):
+        raise UserError(f"{path} holds no sections: start the run again with polytope-hsae run --config …")
+    return tree

@@ -25,7 +25,7 @@ from .metrics.inside import Inside
 from .metrics.reconstruction import final_logits
 from .models.base import SAE
 from .results import Result
-from .stats.paired import Ratio, crossed_interval, interval_result
+from .stats.paired import Ratio, comparable, crossed_interval, interval_result
 from .training.init import InputMap
 
 # %% ../nbs/13_steering.ipynb #c006
@@ -379,6 +379,11 @@ EFFECTS = {  # record of `SteeringEffects` → name of the figure
     "sibling": "sibling",
 }
 
+# %% ../nbs/13_steering.ipynb #factor
+def _factor(nats: float) -> float:
+    "The factor by which perplexity grows; infinite where it is beyond all numbers"
+    return math.exp(nats) if nats < 700 else math.inf
+
 # %% ../nbs/13_steering.ipynb #c034_1
 def steering_results(
     effects: Sequence[SteeringEffects],  # of one direction per concept, or of one per concept and seed
@@ -403,9 +408,10 @@ def steering_results(
         }
         if "nll" in found:  # the exponential is monotone, so it carries the ends of the interval along
             found["perplexity"] = found["nll"]._replace(
-                **{k: math.exp(getattr(found["nll"], k)) for k in ("value", "low", "high")}
+                **{k: _factor(getattr(found["nll"], k)) for k in ("value", "low", "high")}
             )
-        found["leakage"] = crossed_interval(Ratio(score["off"], score["on"]), rng, 1000)
+        if comparable(leaks := Ratio(score["off"], score["on"])):
+            found["leakage"] = crossed_interval(leaks, rng, 1000)
         for name, i in found.items():
             unit = {"success": "share", "leakage": "ratio", "perplexity": "factor"}.get(name, "nats")
             note = "" if math.isfinite(i.low) else "no finite interval: the on-target effect may be zero"

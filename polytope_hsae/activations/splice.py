@@ -12,7 +12,7 @@ from threading import Lock
 from typing import Any, Callable, NamedTuple
 
 import torch
-from safetensors.torch import load_file, save
+from safetensors.torch import save
 from torch import Tensor
 
 from polytope_hsae.activations.capture import (
@@ -26,7 +26,7 @@ from polytope_hsae.activations.capture import (
 from .corpus import Packed
 from .store import SPLITS
 from ..assets.models import LoadedModel
-from ..core import UserError, atomic_write
+from ..core import UserError, atomic_write, read_tensors
 
 # %% ../../nbs/07_activations/03_splice.ipynb #one-run
 _ONE_RUN = Lock()  # the model is another while it runs, so that threads take turns
@@ -114,10 +114,14 @@ def save_held_out(
 
 # %% ../../nbs/07_activations/03_splice.ipynb #load-held-out
 def load_held_out(path: Path) -> HeldOut:
-    "Read held-out windows. Raises UserError when they are missing."
+    "Read held-out windows. Raises UserError when they are missing or damaged."
     if not path.exists():
         raise UserError(f"{path} is missing, the held-out windows of this run: run phase 1 first")
-    return HeldOut(**load_file(path))
+    again = f"delete {path.parent} and run phase 1 again"
+    found = read_tensors(path, again)
+    if found.keys() != set(HeldOut._fields) or len({t.shape for t in found.values()}) != 1:
+        raise UserError(f"{path} holds no held-out windows: {again}")
+    return HeldOut(**found)
 
 # %% ../../nbs/07_activations/03_splice.ipynb #streams
 class Streams(NamedTuple):

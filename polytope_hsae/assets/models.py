@@ -219,7 +219,8 @@ def _read(
     except Exception as e:  # weights, tokenizer and configuration are read by libraries with errors of their own
         if "trust_remote_code" in str(e):
             brings = f"model '{name}' brings code of its own for {what}"
-            raise UserError(f"{brings}: set model.trust_remote_code=true if you trust its authors") from e
+            how = "set model.trust_remote_code=true and give --trust-remote-code"
+            raise UserError(f"{brings}: {how} if you trust its authors") from e
         again = "copy or download it again"
         fix = f"update transformers if the model is newer, or {again}" if what == "the configuration" else again
         fix = "correct config.json, or " + again if isinstance(e, StrictDataclassError) else fix

@@ -87,9 +87,16 @@ def find_asset(
 
 # %% ../../nbs/03_assets/00_packages.ipynb #c006_1
 def cache_dir() -> Path:
-    "Folder of converted assets: $POLYTOPE_HSAE_CACHE, else ~/.cache/polytope_hsae"
+    """Folder of converted assets: $POLYTOPE_HSAE_CACHE, else ~/.cache/polytope_hsae.
+
+    Raises UserError when there is no home folder, as for a user whom the machine does not know."""
     chosen = os.environ.get("POLYTOPE_HSAE_CACHE")
-    return (Path(chosen).expanduser() if chosen else Path.home() / ".cache" / "polytope_hsae").resolve()
+    try:
+        return (Path(chosen).expanduser() if chosen else Path.home() / ".cache" / "polytope_hsae").resolve()
+    except RuntimeError as e:
+        raise UserError(
+            "there is no home folder for this user: set HOME, or POLYTOPE_HSAE_CACHE to a folder that may be written"
+        ) from e
 
 # %% ../../nbs/03_assets/00_packages.ipynb #c008
 @contextmanager

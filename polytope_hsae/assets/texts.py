@@ -171,7 +171,7 @@ def _check_column(
 ) -> None:
     "Raise UserError, naming what there is, unless exactly one column has this name."
     if names.count(column) != 1:
-        there = ", ".join(f"'{name}'" for name in names[:12]) + (", …" if len(names) > 12 else "")
+        there = ", ".join(f"'{one_line(str(name), 40)}'" for name in names[:12]) + (", …" if len(names) > 12 else "")
         found = "several columns" if column in names else "no column"
         fix = "give each a name of its own" if column in names else "let data.column name the one that holds the texts"
         raise UserError(f"data.source '{source}' has {found} '{column}' (it has {there or 'none at all'}); {fix}")

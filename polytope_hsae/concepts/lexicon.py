@@ -28,8 +28,12 @@ def data_dir() -> Path:
 def words_in_order(
     name: str,  # file name without `.txt`
 ) -> list[str]:
-    "Words of one shipped list as they stand there; `#` starts a comment."
-    lines = (data_dir() / f"{name}.txt").read_text(encoding="utf-8").splitlines()
+    "Words of one shipped list as they stand there; `#` starts a comment. Raises UserError when it cannot be read."
+    path = data_dir() / f"{name}.txt"
+    try:
+        lines = path.read_text(encoding="utf-8").splitlines()
+    except (OSError, ValueError) as e:
+        raise UserError(f"the word list {path} is missing or no UTF-8 text: install polytope-hsae again") from e
     return [w for line in lines for w in line.split("#")[0].split()]
 
 # %% ../../nbs/06_concepts/00_lexicon.ipynb #c006_2

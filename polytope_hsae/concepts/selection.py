@@ -5,19 +5,19 @@
 # %% auto #0
 __all__ = ['MAX_SHARED', 'MAX_CHILD_OVERLAP', 'MAX_CHILD_SHARE', 'MIN_PARENTS', 'MIN_TRAIN_WORDS', 'edges_between', 'Phrases',
            'ConceptSet', 'phrase_tokens', 'build_concepts', 'save_concepts', 'load_concepts', 'Selection',
-           'select_parents', 'split_lemmas', 'Labels', 'label_tokens', 'load_templates', 'prompts']
+           'select_parents', 'split_lemmas', 'Labels', 'label_tokens', 'check_frame', 'load_templates', 'prompts']
 
 # %% ../../nbs/06_concepts/02_selection.ipynb #c003
 import json
 from collections import defaultdict
 from itertools import groupby
 from pathlib import Path
+from string import Formatter
 from typing import Any, Collection, Literal, NamedTuple, Sequence
 
 import networkx as nx
 import numpy as np
 import torch
-import yaml
 from torch import Tensor
 
 from polytope_hsae.concepts.hierarchy import (
@@ -31,7 +31,8 @@ from polytope_hsae.concepts.hierarchy import (
     usual_words,
 )
 from .lexicon import Lexicon, data_dir, read_lexicon, word_list, words_in_order
-from ..core import TooFew, UserError, atomic_write
+from ..config import parse_yaml
+from ..core import TooFew, UserError, atomic_write, one_line
 
 # %% ../../nbs/06_concepts/02_selection.ipynb #edges-between
 def edges_between(
@@ -205,7 +206,7 @@ def load_concepts(
         return ConceptSet(**raw | tensors)
     except FileNotFoundError as e:
         raise UserError(f"there is no concept set at {path}: run phase 1 first") from e
-    except (ValueError, KeyError, TypeError) as e:
+    except (OSError, ValueError, KeyError, TypeError, AttributeError, RuntimeError, RecursionError) as e:
         found = f"{path} is not a concept set written by this version ({type(e).__name__})"
         raise UserError(f"{found}: delete it and run phase 1 again") from e
 
@@ -472,9 +473,37 @@ def label_tokens(
     return Labels(parent_V, torch.where(parent_of[child_V] == parent_V, child_V, -1))
 
 # %% ../../nbs/06_concepts/02_selection.ipynb #c028
+def check_frame(
+    frame: str,  # such as "The {a}, the {b} and the"
+) -> str:  # the same
+    "Raise UserError unless a prompt frame has no other placeholders than {a}, {b} and {x}, and some of them."
+    try:
+        fields = [(name, spec, how) for _, name, spec, how in Formatter().parse(frame) if name is not None]
+    except (ValueError, TypeError) as e:
+        raise UserError(
+            f"the prompt frame {one_line(repr(frame), 60)} cannot be read ({e}): see data/templates.yaml"
+        ) from e
+    wrong = [name for name, spec, how in fields if name not in ("a", "b", "x") or spec or how]
+    if wrong or not fields:
+        seen = f"{{{one_line(wrong[0], 40)}}}" if wrong else "none"
+        raise UserError(
+            f"the prompt frame {one_line(repr(frame), 60)} has the placeholder {seen}: write {{a}} and {{b}} for words "
+            "of a concept, {x} for a word of another, and nothing else inside the braces"
+        )
+    return frame
+
+# %% ../../nbs/06_concepts/02_selection.ipynb #load-templates
 def load_templates() -> dict[str, list[str]]:
-    "Prompt frames by kind: positive, contrastive, situational."
-    return yaml.safe_load((data_dir() / "templates.yaml").read_text(encoding="utf-8"))
+    "Prompt frames by kind: positive, contrastive, situational. Raises UserError when the file holds anything else."
+    path = data_dir() / "templates.yaml"
+    try:
+        kinds = parse_yaml(path.read_text(encoding="utf-8"), path.name)
+    except (OSError, ValueError) as e:
+        raise UserError(f"{path} cannot be read ({one_line(str(e))}): install polytope-hsae again") from e
+    sound = isinstance(kinds, dict) and all(isinstance(frames, list) and frames for frames in kinds.values())
+    if not sound or not kinds or any(not isinstance(f, str) for frames in kinds.values() for f in frames):
+        raise UserError(f"{path} must hold lists of prompt frames by kind, such as positive, contrastive, situational")
+    return {str(kind): [check_frame(frame) for frame in frames] for kind, frames in kinds.items()}
 
 # %% ../../nbs/06_concepts/02_selection.ipynb #c028_1
 def prompts(

@@ -8,13 +8,14 @@ __all__ = ['TEACHER_SCHEMA', 'Teacher', 'TeacherLayer', 'check_teacher', 'save_t
 # %% ../../nbs/08_estimators/02_teacher.ipynb #c003
 import json
 from pathlib import Path
-from typing import NamedTuple, Sequence
+from typing import Any, NamedTuple, Sequence
 
-from safetensors import SafetensorError
-from safetensors.torch import load_file, save
+from pydantic import TypeAdapter
+from safetensors.torch import save
 from torch import LongTensor, Tensor
+from typing_extensions import TypedDict
 
-from ..core import UserError, atomic_write
+from ..core import UserError, atomic_write, read_json, read_tensors
 
 # %% ../../nbs/08_estimators/02_teacher.ipynb #c006
 class Teacher(NamedTuple):
@@ -101,17 +102,25 @@ def _read(folder: Path | str) -> tuple[dict, dict[str, Tensor]]:
     path = Path(folder) / "teacher.json"
     if not path.exists():
         raise UserError(f"there is no teacher in {folder} (teacher.json is missing): run phase 1 first")
-    try:
-        metadata, tensors = json.loads(path.read_text(encoding="utf-8")), load_file(path.with_suffix(".safetensors"))
-    except (json.JSONDecodeError, SafetensorError, OSError) as e:
-        raise UserError(
-            f"the teacher in {folder} cannot be read ({e}): its files were cut or changed, re-run phase 1"
-        ) from e
+    again = "it is the teacher's, re-run phase 1"
+    metadata = read_json(path, again, dict[str, Any])
+    tensors = read_tensors(path.with_suffix(".safetensors"), again)
     if (version := metadata.pop("schema_version", None)) != TEACHER_SCHEMA:
         raise UserError(
             f"the teacher in {folder} has schema version {version}, this version reads {TEACHER_SCHEMA}: re-run phase 1"
         )
     return metadata, tensors
+
+# %% ../../nbs/08_estimators/02_teacher.ipynb #teacher-text
+class _TeacherText(TypedDict):
+    "What teacher.json holds beside the version"
+
+    parents: list[str]
+    children: list[str]
+    words: dict[str, list[str]]
+    estimator: str
+    space: str
+    config_hash: str
 
 # %% ../../nbs/08_estimators/02_teacher.ipynb #c008_3
 def load_teacher(
@@ -123,7 +132,13 @@ def load_teacher(
     """
     metadata, tensors = _read(folder)
     metadata.pop("layers", None)
-    return check_teacher(Teacher(**metadata, **{k: v for k, v in tensors.items() if "." not in k}))
+    try:
+        whole = TypeAdapter(_TeacherText).validate_python(metadata)
+        return check_teacher(Teacher(**whole, **{k: v for k, v in tensors.items() if "." not in k}))
+    except (TypeError, ValueError, AttributeError, LookupError) as e:
+        if isinstance(e, UserError):
+            raise
+        raise UserError(f"the teacher in {folder} was changed since it was written: re-run phase 1") from e
 
 # %% ../../nbs/08_estimators/02_teacher.ipynb #c008_4
 def load_teacher_layers(
@@ -131,7 +146,10 @@ def load_teacher_layers(
 ) -> list[TeacherLayer]:  # empty when the teacher was not mapped
     "Read a teacher at other blocks. Raises UserError as `load_teacher`."
     metadata, tensors = _read(folder)
-    return [
-        TeacherLayer(**layer, **{k: tensors[f"block_{layer['block']}.{k}"] for k in ("parent_PE", "child_CE")})
-        for layer in metadata.get("layers", [])
-    ]
+    try:
+        return [
+            TeacherLayer(**layer, **{k: tensors[f"block_{layer['block']}.{k}"] for k in ("parent_PE", "child_CE")})
+            for layer in metadata.get("layers", [])
+        ]
+    except (TypeError, LookupError) as e:
+        raise UserError(f"the teacher's layers in {folder} were changed since they were written: re-run phase 1") from e

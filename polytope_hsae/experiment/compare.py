@@ -19,7 +19,7 @@ from .variants import Recipe, controls
 from ..metrics.concepts import shuffled_label_null
 from ..metrics.evaluate import Scores
 from ..results import Null, Result
-from ..stats.paired import Target, compare, crossed_interval, interval_result
+from ..stats.paired import Target, comparable, compare, crossed_interval, interval_result
 
 # %% ../../nbs/16_experiment/10_compare.ipynb #compare-levels
 LEVEL_FIELDS = {"parent": "parents", "child": "children"}  # level → field of `Scores`
@@ -105,7 +105,7 @@ def _concept_results(
     "Scores of one level's concepts beside those under shuffled labels"
     found, results = [getattr(s, LEVEL_FIELDS[level]) for s in scores], []
     contexts = int(found[0].contexts_C.sum())
-    for score in (s for s in CONCEPT_SCORES if s.level == level):
+    for score in (s for s in CONCEPT_SCORES if s.level == level and comparable(score_table(scores, s))):
         i = crossed_interval(score_table(scores, score), rng)
         n_unit = f"concepts × {i.n_rows} seeds, {contexts} contexts"
         nulls = {"shuffled labels": shuffled_label_null(found, score.statistic)}
@@ -207,7 +207,7 @@ def compare_variants(
             level=score.level,
         )
         for score, table in tables.items()
-        if all(np.isfinite(t).any() for t in table.values())
+        if comparable(*table.values())
     ]
 
 # %% ../../nbs/16_experiment/10_compare.ipynb #c012_3

@@ -14,10 +14,11 @@ import numpy as np
 import torch
 
 from ..config import config_hash
-from ..core import atomic_write
+from ..core import UserError, atomic_write, file_sha256, read_json
 from .contexts import CAPTURED
 from .setup import RunContext
 from .variants import Recipe
+from ..manifest import checksum
 from ..metrics.evaluate import Scores, load_scores
 from ..models.files import save_sae
 from ..training.init import save_input_map
@@ -65,7 +66,12 @@ def save_models(
         if spec.taught:
             atomic_write(folder / "teacher_cosine.json", json.dumps(spec.taught.cosine(spec.sae).tolist()))
         if trained is not None:
-            atomic_write(folder / "trained.json", json.dumps({"work": work, "origin": _of_model(trained, name, seed)}))
+            own = ["cfg.json", "model.safetensors", "input_map.safetensors"]
+            own += ["teacher_cosine.json"] if spec.taught else []
+            files = {file: file_sha256(folder / file) for file in own}
+            record = {"work": work, "origin": _of_model(trained, name, seed), "files": files}
+            record = json.loads(json.dumps(record))  # as a reader will see it
+            atomic_write(folder / "trained.json", json.dumps(record | {"sha256": checksum(record)}))
 
 # %% ../../nbs/16_experiment/07_folder.ipynb #trained-by
 def trained_by(
@@ -74,10 +80,21 @@ def trained_by(
     seed: int,
     work: str,  # name of the folder of a training
 ) -> dict[str, Any] | None:  # where it began
-    "The record of a kept model's training; None when the model is not there, or another training has left it."
-    path = model_dir(run_dir, variant, seed) / "trained.json"
-    found = json.loads(path.read_text(encoding="utf-8")) if path.exists() else {}
-    return found["origin"] if found.get("work") == work else None
+    """The record of a kept model's training.
+
+    None when the model is not there, another training has left it, or a file of it is not what that has left."""
+    folder = model_dir(run_dir, variant, seed)
+    try:
+        found = read_json(folder / "trained.json", "it is made again", dict[str, Any])
+    except UserError:
+        return None
+    told, files = found.pop("sha256", None), found.get("files")
+    known = isinstance(files, dict) and {"cfg.json", "model.safetensors", "input_map.safetensors"} <= files.keys()
+    if found.get("work") != work or not known or told != checksum(found):
+        return None
+    intact = all((folder / Path(name).name).is_file() for name in files)
+    intact = intact and all(file_sha256(folder / Path(name).name) == sha256 for name, sha256 in files.items())
+    return found["origin"] if intact else None
 
 # %% ../../nbs/16_experiment/07_folder.ipynb #c012_3
 def variant_scores(run: RunContext, variant: str) -> list[Scores]:  # one per seed
@@ -88,4 +105,8 @@ def variant_scores(run: RunContext, variant: str) -> list[Scores]:  # one per se
 def teacher_cosines(run: RunContext, variant: str) -> np.ndarray:  # seeds × taught rows
     "Cosine of each taught decoder row of a variant to where it started"
     folders = [model_dir(run.run_dir, variant, seed) for seed in run.seeds]
-    return np.array([json.loads((folder / "teacher_cosine.json").read_text()) for folder in folders])
+    again = "run the phase that trains this model again"
+    rows = [read_json(folder / "teacher_cosine.json", again, list[float]) for folder in folders]
+    if len({len(row) for row in rows}) > 1:
+        raise UserError(f"teacher_cosine.json of {variant} has other numbers of rows for other seeds: {again}")
+    return np.array(rows)

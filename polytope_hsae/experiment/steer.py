@@ -24,7 +24,7 @@ from ..metrics.evaluate import LabelledContexts, Scores
 from ..metrics.inside import Inside
 from ..models.files import load_sae
 from ..results import Result
-from ..stats.paired import Ratio, compare
+from ..stats.paired import Ratio, comparable, compare
 from polytope_hsae.steering import (
     ContextSums,
     SteeringEffects,
@@ -235,7 +235,7 @@ def steering_comparisons(
             dose=alpha,
         )
         for metric, (statistic, of, bound, unit) in wanted.items()
-        if metric in cfg.eval.metrics
+        if metric in cfg.eval.metrics and comparable(*(of(variant) for variant in names))
     ]
 
 # %% ../../nbs/16_experiment/13_steer.ipynb #c013b

@@ -12,13 +12,13 @@ from typing import Callable, Iterable, NamedTuple, Sequence
 
 import numpy as np
 import torch
-from safetensors.torch import load_file, save
+from safetensors.torch import save
 from torch import Tensor
 
 from ..activations.capture import decoder_blocks
 from ..activations.store import ActivationStore
 from ..config import Config, config_hash, load_config
-from ..core import UserError, atomic_write
+from ..core import UserError, atomic_write, read_tensors
 from ..estimators.lda import LayerMap, concept_vectors, cross_layer_ridge, one_vs_rest_lda
 from ..estimators.teacher import Teacher, TeacherLayer, save_teacher
 from polytope_hsae.experiment.contexts import (
@@ -132,7 +132,10 @@ def map_inside(
         kept = {k: torch.tensor(v, dtype=torch.float64) for k, v in zip(FittedMap._fields[2:], fitted[2:])}
         kept |= {k: v.contiguous() for k, v in fitted.map._asdict().items()}
         atomic_write(path, save(kept))
-    kept = load_file(path)
+    again = "delete it and run phase 1 again"
+    kept = read_tensors(path, again)
+    if kept.keys() != {*FittedMap._fields[2:], *LayerMap._fields}:
+        raise UserError(f"{path} holds no map to a layer: {again}")
     r2 = [float(kept[k]) for k in ("r2", "r2_shuffled")]
     n = [int(kept[k]) for k in ("n_fitted", "n_held_out")]
     return FittedMap(setup.block, LayerMap(kept["weight_DE"], kept["bias_E"]), *r2, *n)

@@ -15,7 +15,7 @@ import torch
 from torch import Tensor
 
 from ..activations.store import SPLITS, ShuffledBatches
-from ..core import UserError
+from ..core import UserError, atomic_write, file_sha256
 from ..estimators.teacher import Teacher, load_teacher
 from .contexts import labelled_contexts
 from .folder import model_dir, save_models, trained_by, work_dir
@@ -77,11 +77,21 @@ def _batches(run: RunContext) -> ShuffledBatches:
     "The training split from its beginning, in the order that all variants share"
     return run.store.batches(run.cfg.training.batch_size_acts, run.cfg.run.seed, SPLITS["train"])
 
+# %% ../../nbs/16_experiment/08_train.ipynb #has-log
+def _has_log(folder: Path, model: str) -> bool:
+    "Whether the log of a training is there, and is what it was when all models were trained"
+    log, sealed = folder / "log.jsonl", folder / "log.sha256"
+    if sealed.exists():
+        return log.exists() and sealed.read_bytes() == file_sha256(log).encode()
+    return log.exists() or (folder / model / "log.jsonl").exists()
+
 # %% ../../nbs/16_experiment/08_train.ipynb #c010_3
-def _is_kept(run: RunContext, name: str, seed: int, begin: Callable[[], TrainSpec], recipe: Recipe, work: str) -> bool:
-    "Whether this training has left a model. UserError when it has, from another start or other activations."
-    origin = trained_by(run.run_dir, name, seed, work)
-    if origin is None:
+def _is_kept(
+    run: RunContext, name: str, seed: int, begin: Callable[[], TrainSpec], recipe: Recipe, folder: Path
+) -> bool:
+    "Whether this training has left a model and its log. UserError when it had another start or other activations."
+    origin = trained_by(run.run_dir, name, seed, folder.name)
+    if origin is None or not _has_log(folder, f"{name}_{seed}"):
         return False
     if changed := made_otherwise({f"{name}_{seed}": begin()}, _batches(run), train_options(recipe.cfg), origin):
         raise UserError(
@@ -107,13 +117,15 @@ def _train_variant(
 
     def keep(specs: Mapping[str, TrainSpec], report: TrainReport) -> None:
         models = {seed_of[model]: spec for model, spec in specs.items()}
+        (folder / "log.sha256").unlink(missing_ok=True)
         save_models(models, name, run.run_dir, dtype, report.origin, folder.name)
 
     starts = {model: partial(begin, seed) for model, seed in seed_of.items()}
-    is_kept = lambda model: _is_kept(run, name, seed_of[model], starts[model], recipe, folder.name)
+    is_kept = lambda model: _is_kept(run, name, seed_of[model], starts[model], recipe, folder)
     remote = lambda at: wandb_logger("polytope-hsae", at, cfg.logging.wandb) if cfg.logging.wandb else nullcontext()
     how = train_options(cfg), validation_scores(batches, len(run.setup.parents)), keep, is_kept, remote
     train_each(starts, lambda: _batches(run), cfg.training.batch_size_acts, folder, *how)
+    atomic_write(folder / "log.sha256", file_sha256(folder / "log.jsonl"))
 
 # %% ../../nbs/16_experiment/08_train.ipynb #c041
 def _input_maps(run: RunContext, used: Sequence[Recipe]) -> dict[str, InputMap]:

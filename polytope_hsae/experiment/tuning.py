@@ -15,14 +15,15 @@ from contextlib import nullcontext
 from functools import partial
 from itertools import product
 from pathlib import Path
-from typing import Callable, Iterable, Mapping, NamedTuple, Sequence
+from typing import Any, Callable, Iterable, Mapping, NamedTuple, Sequence
 
 import pandas as pd
 from torch import Tensor
 
 from ..config import Config
-from ..core import atomic_write
+from ..core import UserError, atomic_write, read_json
 from .variants import Recipe, loss_weights, stages_of, train_options, vary
+from ..manifest import checksum
 from ..training.logging import read_log
 from ..training.step import TrainSpec
 from ..training.turns import train_each
@@ -65,6 +66,17 @@ def _errors(folder: Path) -> dict[str, float]:
     lines = read_log(folder) if (folder / "log.jsonl").exists() else []
     return {line["model"]: line["val_1-EV"] for line in lines if "val_1-EV" in line}
 
+# %% ../../nbs/16_experiment/06_tuning.ipynb #kept-trials
+def _kept_trials(path: Path) -> list[Trial] | None:
+    "The trials of a finished search; None when there is none, or its file is not what it was"
+    try:
+        kept = read_json(path, "it is made again", dict[str, Any])
+        if kept["sha256"] == checksum(kept["trials"]):
+            return [Trial(*trial) for trial in kept["trials"]]
+    except (UserError, LookupError, TypeError):
+        pass
+    return None
+
 # %% ../../nbs/16_experiment/06_tuning.ipynb #c009_1
 def try_settings(
     recipe: Recipe,  # of the variant
@@ -78,7 +90,7 @@ def try_settings(
     Cost: trials × steps × batch. Memory: that of `train_each`.
     """
     path = folder / "trials.json"
-    if not path.exists():
+    if (kept := _kept_trials(path)) is None:
         short, grid = recipe._replace(cfg=miniature(recipe.cfg)), trials(recipe.cfg)
         begun = start(short)
 
@@ -92,8 +104,10 @@ def try_settings(
         batch_size, is_done = short.cfg.training.batch_size_acts, lambda name: name in _errors(folder / name)
         watch = validate, lambda specs, report: None, is_done, lambda folder: nullcontext()
         train_each(starts, batches, batch_size, folder, options, *watch)
-        atomic_write(path, json.dumps([Trial(v, _errors(folder)[name]) for name, v in zip(starts, grid)]))
-    return [Trial(*t) for t in json.loads(path.read_text(encoding="utf-8"))]
+        kept = [Trial(v, _errors(folder)[name]) for name, v in zip(starts, grid)]
+        plain = json.loads(json.dumps(kept))
+        atomic_write(path, json.dumps({"trials": plain, "sha256": checksum(plain)}))
+    return kept
 
 # %% ../../nbs/16_experiment/06_tuning.ipynb #c009_2
 def best(tried: Sequence[Trial]) -> Trial:

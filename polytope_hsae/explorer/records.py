@@ -22,6 +22,7 @@ from ..concepts.selection import ConceptSet, load_concepts, split_lemmas
 from ..config import Config, absolute_paths, load_config, save_resolved
 from ..core import UserError, one_line
 from ..estimators.teacher import Teacher, load_teacher
+from ..manifest import verify_phase
 from polytope_hsae.results import (
     Null,
     Result,
@@ -173,7 +174,7 @@ def _lacking(folder: Path) -> str:
 def open_explorer(
     run: Path | str,  # the folder of a finished run
 ) -> Explorer:
-    "Open a run for reading. Raises UserError when the folder holds no finished one. Cost: some megabytes read."
+    "Open a run for reading. Raises UserError when it is not finished, or damaged. Cost: one read of its models."
     folder = Path(run).expanduser().resolve()
     if lacking := _lacking(folder):
         others = [path.parent.name for path in folder.parent.glob("*/results.json")] if folder.parent.is_dir() else []
@@ -182,6 +183,8 @@ def open_explorer(
             f"near it are the runs {', '.join(near)}" if near else "give the folder that polytope-hsae run has made"
         )
         raise UserError(f"{folder} is no finished run ({lacking}): {advice}")
+    for phase in (1, 2, 3, 4):
+        verify_phase(folder, phase)  # one of an earlier version, without a list, is read as it is
     cfg = absolute_paths(load_config(folder / "config.yaml"), folder)
     found = {
         (path.parent.parent.name, path.parent.name): path.parent for path in folder.glob("checkpoints/*/*/cfg.json")

@@ -12,11 +12,11 @@ from pathlib import Path
 from typing import Callable, Literal, NamedTuple, get_args
 
 import torch
-from safetensors import safe_open
+from safetensors import SafetensorError, safe_open
 from safetensors.torch import save
 from torch import Generator, Tensor
 
-from ..core import UserError, atomic_write
+from ..core import UserError, atomic_write, one_line
 
 # %% ../../nbs/05_geometry/00_causal.ipynb #c006
 class CausalGeometry(NamedTuple):
@@ -263,12 +263,15 @@ def save_geometry(
 def load_geometry(
     path: Path | str,  # from `save_geometry`
 ) -> CausalGeometry:
-    "Read a geometry back."
-    with safe_open(path, "pt") as f:
-        metadata = f.metadata()
-        return CausalGeometry(
-            **{k: f.get_tensor(k) for k in f.keys()},
-            n_floored=int(metadata["n_floored"]),
-            kind=metadata["kind"],
-            shrinkage=float(metadata["shrinkage"]),
-        )
+    "Read a geometry back. Raises UserError when it is missing or damaged."
+    try:
+        with safe_open(path, "pt") as f:
+            metadata = f.metadata()
+            return CausalGeometry(
+                **{k: f.get_tensor(k) for k in f.keys()},
+                n_floored=int(metadata["n_floored"]),
+                kind=metadata["kind"],
+                shrinkage=float(metadata["shrinkage"]),
+            )
+    except (SafetensorError, OSError, TypeError, ValueError, KeyError) as e:
+        raise UserError(f"{path} holds no geometry ({one_line(str(e))}): delete it and run phase 1 again") from e

@@ -8,12 +8,12 @@ __all__ = ['LabelledContexts', 'Scores', 'concept_sums', 'matched_latents', 'eva
 # %% ../../nbs/11_metrics/03_evaluate.ipynb #c003
 import json
 from pathlib import Path
-from typing import Callable, Iterable, NamedTuple
+from typing import Any, Callable, Iterable, NamedTuple
 
 import torch
 from torch import Tensor
 
-from ..core import UserError, atomic_write
+from ..core import UserError, atomic_write, one_line, read_json
 from polytope_hsae.metrics.concepts import (
     ConceptActivations,
     ConceptScores,
@@ -209,10 +209,14 @@ def save_scores(
 
 # %% ../../nbs/11_metrics/03_evaluate.ipynb #c016_2
 def load_scores(path: Path | str) -> Scores:
-    "Read scores back. Raises UserError when the file is missing."
+    "Read scores back. Raises UserError when the file is missing or damaged."
     if not Path(path).exists():
         raise UserError(f"there are no scores at {path}; run the phase that trains this model first")
-    tree = json.loads(Path(path).read_text(encoding="utf-8"))
+    again = "run the phase that trains this model again"
+    tree = read_json(path, again, dict[str, dict[str, Any] | int | float])
     tensor = lambda v: torch.tensor(v) if isinstance(v, list) else v
     record = lambda k, v: _RECORDS[k](**{field: tensor(x) for field, x in v.items()})
-    return Scores(**{k: record(k, v) if k in _RECORDS else v for k, v in tree.items()})
+    try:
+        return Scores(**{k: record(k, v) if k in _RECORDS else v for k, v in tree.items()})
+    except (TypeError, ValueError, AttributeError) as e:
+        raise UserError(f"{path} holds no scores ({one_line(str(e))}): {again}") from e

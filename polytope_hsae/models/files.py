@@ -8,11 +8,12 @@ __all__ = ['MODELS', 'save_sae', 'load_sae']
 # %% ../../nbs/10_models/06_files.ipynb #models-files-imports
 import json
 from pathlib import Path
+from typing import Any
 
 import torch
-from safetensors.torch import load_file
+from torch import Tensor
 
-from ..core import atomic_write, write_tensors
+from ..core import UserError, atomic_write, one_line, read_json, read_tensors, write_tensors
 from .base import SAE
 from .batchtopk import BatchTopKHSAE
 from .flat import FlatSAE, MatryoshkaSAE
@@ -44,23 +45,13 @@ def save_sae(
     atomic_write(folder / "cfg.json", json.dumps({"model": type(sae).__name__, **sae.config()}, indent=1))
     return folder
 
-# %% ../../nbs/10_models/06_files.ipynb #c034_3
-def load_sae(
-    folder: Path | str,  # from `save_sae`
-) -> SAE:  # in evaluation mode, in float32, on the CPU
-    "Read a model. Raises ValueError when the folder holds none, or one of an unknown kind. Cost: one read."
-    path = Path(folder) / "cfg.json"
-    if not path.exists():
-        raise ValueError(f"'{folder}' holds no cfg.json and so no complete model: give a folder written by save_sae")
-    config = json.loads(path.read_text(encoding="utf-8"))
-    kind = config.pop("model", None)
-    if kind not in MODELS:
-        raise ValueError(
-            f"{path} describes a '{kind}', which is none of {', '.join(MODELS)}: was it written by another version?"
-        )
-    with torch.device("meta"):  # shapes without numbers: nothing is drawn
-        sae = MODELS[kind](**config)
-    stored = load_file(path.with_name("model.safetensors"))
+# %% ../../nbs/10_models/06_files.ipynb #files-filled
+def _filled(
+    sae: SAE,  # without numbers
+    stored: dict[str, Tensor],  # of its file
+    folder: Path | str,  # for messages
+) -> SAE:
+    "A model with the tensors of its file. Raises UserError for names that lack or are unknown."
     stored = {name: t.float() if t.is_floating_point() else t for name, t in stored.items()}
     tied = _tied(sae)
     for second, first in tied.items():
@@ -69,9 +60,32 @@ def load_sae(
     missing = sorted(set(missing) - set(tied))
     for fault, names in (("lacks", missing), ("holds unknown tensors", unknown)):
         if names:
-            raise ValueError(
+            raise UserError(
                 f"model.safetensors in '{folder}' {fault}: {', '.join(names)}. Was it written by another version?"
             )
     for second, first in tied.items():
         setattr(sae, second, getattr(sae, first))
     return sae.eval()
+
+# %% ../../nbs/10_models/06_files.ipynb #c034_3
+def load_sae(
+    folder: Path | str,  # from `save_sae`
+) -> SAE:  # in evaluation mode, in float32, on the CPU
+    "Read a model. Raises UserError when the folder holds none, or one that is damaged or unknown. Cost: one read."
+    path, again = Path(folder) / "cfg.json", "delete the folder, and run the phase that trains this model again"
+    if not path.exists():
+        raise UserError(f"'{folder}' holds no cfg.json and so no complete model: give a folder written by save_sae")
+    config = read_json(path, again, dict[str, Any])
+    kind = config.pop("model", None)
+    if kind not in tuple(MODELS):
+        raise UserError(
+            f"{path} describes a '{kind}', which is none of {', '.join(MODELS)}: was it written by another version?"
+        )
+    try:
+        with torch.device("meta"):  # shapes without numbers: nothing is drawn
+            sae = MODELS[kind](**config)
+        return _filled(sae, read_tensors(path.with_name("model.safetensors"), again), folder)
+    except (TypeError, ValueError, RuntimeError, ArithmeticError, LookupError) as e:
+        if isinstance(e, UserError):
+            raise
+        raise UserError(f"{path} and its tensors do not fit together ({one_line(str(e))}): {again}") from e

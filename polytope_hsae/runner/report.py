@@ -4,7 +4,7 @@
 
 # %% auto #0
 __all__ = ['Row', 'judged', 'verdict_rows', 'all_rows', 'verdict_table', 'anchor', 'settle', 'fragment', 'argued_in', 'cost_rows',
-           'notebook_page', 'metadata_rows', 'build_report']
+           'notebook_page', 'metadata_rows', 'executed', 'build_report']
 
 # %% ../../nbs/19_runner/04_report.ipynb #c003
 import copy
@@ -15,7 +15,6 @@ from typing import Any, Mapping, NamedTuple
 
 import jinja2
 import nbformat
-import yaml
 from latex2mathml.converter import convert as tex_to_mathml
 from markupsafe import Markup, escape
 from nbconvert.exporters import HTMLExporter
@@ -24,6 +23,7 @@ from pygments.formatters import HtmlFormatter
 from rich.table import Table
 
 from ..core import UserError, atomic_write
+from ..manifest import heal
 from polytope_hsae.results import (
     Result,
     RunResults,
@@ -38,7 +38,7 @@ from polytope_hsae.results import (
 )
 from .answers import COLOURS, answers, claims, in_words
 from .page import card, claims_figure, download, fold_tables, folded, page, table
-from .phase import PHASES
+from .phase import NOTEBOOKS, PHASES, saved_values, verify_run
 
 # %% ../../nbs/19_runner/04_report.ipynb #c009
 class Row(NamedTuple):
@@ -334,21 +334,34 @@ def _tail(run: RunResults, config: Mapping[str, Any], text: str, there: str) -> 
     cost = table(["phase", "time", "peak memory"], cost_rows(run, config["run"]["budget_hours"]))
     return _TAIL.render(tables=_figures(run, there) + Markup("").join(more), cost=cost)
 
+# %% ../../nbs/19_runner/04_report.ipynb #executed
+def executed(
+    path: Path,  # of a phase's notebook
+) -> nbformat.NotebookNode:
+    "An executed notebook. Raises UserError when it was cut or is none."
+    try:
+        nb = nbformat.read(path, as_version=4)
+        nbformat.validate(nb)
+        return nb
+    except Exception as e:  # the errors of nbformat, of what it converts and of its schema share no base class
+        raise UserError(f"{path} was cut or changed since it was written: {heal(path.parent.parent)}") from e
+
 # %% ../../nbs/19_runner/04_report.ipynb #c025
 def build_report(
     run_dir: Path | str,  # the run's folder
 ) -> Path:  # report.html
-    "Write report.html from a run's results and notebooks. Raises UserError when there is no run in the folder."
+    "Write report.html from a run's results and notebooks. Raises UserError when there is none, or it was damaged."
     run_dir = Path(run_dir)
     if not (run_dir / "config.yaml").is_file():
         raise UserError(f"there is no run in '{run_dir}' (no config.yaml); give the folder of a run, such as runs/demo")
     title, run = f"Run {run_dir.resolve().name}", load_results(run_dir)
+    config, parts = saved_values(run_dir), []
     text = (run_dir / "config.yaml").read_text(encoding="utf-8")
-    config, parts = yaml.safe_load(text), []
+    verify_run(run_dir, only=NOTEBOOKS)
     for phase in PHASES.values():
         path = run_dir / phase.folder / "notebook.ipynb"
         if path.is_file():
-            shown = fragment(nbformat.read(path, as_version=4), False, f"phase-{phase.number}-", down=1)
+            shown = fragment(executed(path), False, f"phase-{phase.number}-", down=1)
             parts.append(f"<section>{shown}</section>")
         else:
             parts.append(f"<p>Phase {phase.number} ({phase.title.replace('_', ' ')}) has not been run.</p>")

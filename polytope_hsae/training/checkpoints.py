@@ -10,9 +10,9 @@ __all__ = ['TENSORS', 'META', 'CHECKPOINT_VERSION', 'split_tensors', 'join_tenso
 # %% ../../nbs/12_training/04_checkpoints.ipynb #c003
 import json
 import os
+import secrets
 import shutil
 import signal
-import tempfile
 import threading
 from contextlib import contextmanager
 from pathlib import Path
@@ -20,10 +20,10 @@ from typing import Any, Iterable, Iterator
 
 import torch
 from fastcore.basics import patch
-from safetensors.torch import load_file
 from torch import Tensor
 
-from ..core import UserError, atomic_write, file_sha256, read_ahead, write_tensors
+from ..core import UserError, atomic_write, file_sha256, read_ahead, read_json, read_tensors, write_tensors
+from ..manifest import checksum
 
 # %% ../../nbs/12_training/04_checkpoints.ipynb #c006
 def split_tensors(
@@ -83,7 +83,7 @@ def set_rng_state(
 TENSORS, META = "state.safetensors", "state.json"
 
 # %% ../../nbs/12_training/04_checkpoints.ipynb #c013_1
-CHECKPOINT_VERSION = 2
+CHECKPOINT_VERSION = 3
 
 # %% ../../nbs/12_training/04_checkpoints.ipynb #c014
 def checkpoint_steps(
@@ -116,11 +116,13 @@ def save_checkpoint(
     skeleton, tensors = split_tensors(state)
     for litter in folder.glob(".step_*"):  # of a writer that was killed
         shutil.rmtree(litter, ignore_errors=True)
-    tmp = Path(tempfile.mkdtemp(dir=folder, prefix=f".{target.name}."))
+    tmp = folder / f".{target.name}.{secrets.token_hex(4)}"
     try:
+        tmp.mkdir()
         sha256 = write_tensors(tmp / TENSORS, tensors)
         meta = {"version": CHECKPOINT_VERSION, "step": step, "sha256": sha256, "state": skeleton}
-        atomic_write(tmp / META, json.dumps(meta))
+        meta = json.loads(json.dumps(meta))  # as a reader will see it, so that the checksum is of that
+        atomic_write(tmp / META, json.dumps(meta | {"whole": checksum(meta)}))
         shutil.rmtree(target, ignore_errors=True)
         os.replace(tmp, target)
     except OSError as e:
@@ -141,22 +143,22 @@ def load_checkpoint(
 
     Raises `UserError` when it is incomplete, altered or of another version.
     """
-    path = Path(path)
-    try:
-        meta = json.loads((path / META).read_text(encoding="utf-8"))
-        version, intact = meta["version"], file_sha256(path / TENSORS) == meta["sha256"]
-    except (OSError, ValueError, KeyError) as e:
-        raise UserError(
-            f"checkpoint {path} cannot be read ({e}): delete that folder and resume from an older one"
-        ) from e
+    path, older = Path(path), "delete that folder and resume from an older one"
+    meta = read_json(path / META, older, dict[str, Any])
+    told, version = meta.pop("whole", None), meta.get("version")
     if version != CHECKPOINT_VERSION:
         raise UserError(
             f"checkpoint {path} has format {version}, and this version reads {CHECKPOINT_VERSION}: "
-            "train anew without resuming"
+            f"delete {path.parent} to train anew"
         )
-    if not intact:
-        raise UserError(f"checkpoint {path} was altered: delete that folder and resume from an older one")
-    return meta["step"], join_tensors(meta["state"], load_file(path / TENSORS))
+    tensors = read_tensors(path / TENSORS, older)
+    if (
+        told != checksum(meta)
+        or file_sha256(path / TENSORS) != meta["sha256"]
+        or checkpoint_path("", meta["step"]).name != path.name
+    ):
+        raise UserError(f"checkpoint {path} was altered: {older}")
+    return meta["step"], join_tensors(meta["state"], tensors)
 
 # %% ../../nbs/12_training/04_checkpoints.ipynb #c017_1
 def latest_checkpoint(

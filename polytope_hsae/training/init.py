@@ -11,10 +11,9 @@ from pathlib import Path
 from typing import Iterable, Literal, NamedTuple
 
 import torch
-from safetensors.torch import load_file
 from torch import Tensor, nn
 
-from ..core import UserError, write_tensors
+from ..core import UserError, read_tensors, write_tensors
 from ..estimators.teacher import Teacher
 from ..geometry.causal import CausalGeometry, random_rotate
 from ..models.base import SAE
@@ -84,9 +83,13 @@ def save_input_map(
 def load_input_map(
     path: Path | str,  # from `save_input_map`
 ) -> InputMap:
-    "Read an input map."
-    tensors = load_file(path)
-    return InputMap(float(tensors.pop("scale")), **tensors)
+    "Read an input map. Raises UserError when it is missing or damaged."
+    again = "delete its folder, and run the phase that trains this model again"
+    tensors = read_tensors(path, again)
+    known, scale = set(InputMap._fields), tensors.pop("scale", torch.tensor(0.0))
+    if not ({"mean_D"} <= tensors.keys() < known and scale.numel() == 1 and 0 < float(scale) < float("inf")):
+        raise UserError(f"{path} holds no input map ({', '.join(sorted(tensors)) or 'nothing'}): {again}")
+    return InputMap(float(scale), **tensors)
 
 # %% ../../nbs/12_training/02_init.ipynb #c011
 @torch.no_grad()

@@ -15,7 +15,7 @@ from typing import Any
 
 from torch.utils.tensorboard import SummaryWriter
 
-from ..core import UserError, atomic_write
+from ..core import UserError, atomic_write, one_line
 
 # %% ../../nbs/12_training/05_logging.ipynb #c006
 class SpikeWatch:
@@ -44,6 +44,29 @@ class SpikeWatch:
         self.mean += (error - self.mean) * max(1 - self.decay, 1 / self.n)
         return None
 
+# %% ../../nbs/12_training/05_logging.ipynb #log-again
+def _again(path: Path) -> str:
+    return f"delete {path.parent} and run the phase again, which trains its models anew"
+
+# %% ../../nbs/12_training/05_logging.ipynb #log-text
+def _text(path: Path) -> str:
+    "A log as text. Raises UserError when it is missing, or no text."
+    try:
+        return path.read_text(encoding="utf-8")
+    except (OSError, ValueError) as e:
+        raise UserError(f"{path} is missing or no text: {_again(path)}") from e
+
+# %% ../../nbs/12_training/05_logging.ipynb #log-line
+def _line(text: str, path: Path) -> dict[str, Any]:
+    "One line of a log. Raises UserError when it is none."
+    try:
+        line = json.loads(text)
+        if type(line["step"]) is int and isinstance(line["model"], str):
+            return line
+    except (ValueError, TypeError, LookupError, RecursionError):
+        pass
+    raise UserError(f"{path} was changed since it was written (it holds {one_line(text, 40)!r}): {_again(path)}")
+
 # %% ../../nbs/12_training/05_logging.ipynb #c009
 class RunLog:
     "log.jsonl and TensorBoard events of one run folder."
@@ -55,8 +78,8 @@ class RunLog:
     ):
         self.path = Path(folder) / "log.jsonl"
         self.path.parent.mkdir(parents=True, exist_ok=True)
-        old = self.path.read_text(encoding="utf-8").splitlines(keepends=True) if self.path.exists() else []
-        whole = [line for line in old if line.endswith("\n") and json.loads(line)["step"] <= start]
+        old = _text(self.path).splitlines(keepends=True) if self.path.exists() else []
+        whole = [line for line in old if line.endswith("\n") and _line(line, self.path)["step"] <= start]
         atomic_write(self.path, "".join(whole))
         self.board = SummaryWriter(str(folder), purge_step=start + 1)
 
@@ -81,8 +104,9 @@ class RunLog:
 def read_log(
     folder: Path | str,  # the run's folder
 ) -> list[dict[str, Any]]:  # one entry per SAE and logged step, in the order written
-    "The lines of log.jsonl."
-    return [json.loads(line) for line in (Path(folder) / "log.jsonl").read_text(encoding="utf-8").splitlines()]
+    "The lines of log.jsonl. Raises UserError when it is missing or damaged."
+    path = Path(folder) / "log.jsonl"
+    return [_line(line, path) for line in _text(path).splitlines()]
 
 # %% ../../nbs/12_training/05_logging.ipynb #c012
 @contextmanager
