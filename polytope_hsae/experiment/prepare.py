@@ -13,7 +13,7 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from ..assets.models import LoadedModel, load_model, resolve_device
+from ..assets.models import LoadedModel, load_model, load_tokenizer, resolve_device
 from ..assets.taxonomy import read_taxonomy
 from ..assets.unembed import Unembedding, unembedding
 from ..assets.wordnet import load_wordnet
@@ -103,12 +103,13 @@ def prepare(
     """Load the model, measure its geometry, build or read the concepts, choose the parents, deal lemmas to splits.
 
     Raises UserError when something is missing."""
-    m = cfg.model
-    device = resolve_device(m.device)
+    m, device, path, found = cfg.model, resolve_device(cfg.model.device), run_dir / "concepts.json", None
+    if build and cfg.concepts.ontology != "wordnet":  # what its words lack is told before the weights are read
+        found = find_concepts(cfg, load_tokenizer(m.name, m.revision, m.trust_remote_code))
     loaded = load_model(m.name, getattr(torch, m.dtype), device, m.revision, m.trust_remote_code)
-    head, path = unembedding(loaded.model, loaded.tokenizer), run_dir / "concepts.json"
+    head = unembedding(loaded.model, loaded.tokenizer)
     if build:
-        save_concepts(find_concepts(cfg, loaded.tokenizer), path)
+        save_concepts(found or find_concepts(cfg, loaded.tokenizer), path)
     concepts = load_concepts(path)
     selection, split_V = choose_concepts(cfg, concepts)
     labels = label_tokens(concepts, selection)
