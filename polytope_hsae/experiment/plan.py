@@ -687,8 +687,8 @@ def plan_text(
     line = lambda row: row[0].ljust(widths[0]) + "".join("  " + c.rjust(w) for c, w in zip(row[1:], widths[1:]))
     table, parts = [line(row).rstrip() for row in rows], disk_parts(cfg, shape, 1)
     two, least, log = parts["hsae.subspace_dim"] / 1e9, sum(parts.values()) / 1e9, cfg.logging
-    more = f"where there is room for {two * cfg.eval.seeds * (log.keep_last_k + 1) / 2:.1f} GB, more are kept."
-    last = f"Two checkpoints of a model in training make it {least:.1f} GB of disk; {more}"
+    most = two * cfg.eval.seeds * (log.keep_last_k + 1) / 2
+    last = f"With two checkpoints of a model in training {least:.1f} GB of disk; those kept take up to {most:.1f} GB."
     return "\n".join([*_heading(cfg, shape, here), "", *table[:6], "", *table[6:], "", last])
 
 # %% ../../nbs/16_experiment/16_plan.ipynb #room

@@ -31,7 +31,7 @@ from polytope_hsae.concepts.selection import (
 from ..concepts.taxonomy import taxonomy_concepts
 from ..config import Config
 from ..core import UserError
-from .checks import check_run, teachers_of
+from .checks import check_run, check_sizes, teachers_of
 from polytope_hsae.experiment.contexts import (
     activation_store,
     corpus_windows,
@@ -128,6 +128,7 @@ def open_run(
     Raises UserError when an earlier phase has not left it, and for what would end this phase or a later one. Cost: that
     of `prepare` and `activation_store`.
     """
+    check_sizes(cfg)
     setup = prepare(cfg, run_dir, build)
     check_run(cfg, setup)
     before = lambda packed: check_run(cfg, setup, packed_words(setup, packed))
