@@ -78,7 +78,8 @@ def _walk(
         if not (isinstance(name, str) and name.strip()) or "." in name:
             raise UserError(f"{called} has the name {name!r}: give names as text without a dot, in quotes if need be")
         if name in way:
-            raise UserError(f"{called} goes in a circle ({' > '.join([*way, name])}): no name may stand below itself")
+            names = " > ".join([*way, name])
+            raise UserError(f"{called} goes in a circle ({names}): no name may stand below itself")
         own = inside.get("words", []) if isinstance(inside, dict) else inside
         yield Node(name, above, _words(own, name, called))
         here, n = n, n + 1
@@ -118,8 +119,8 @@ def read_taxonomy(
 ) -> list[Node]:  # each after the one it stands under, in the order of the file
     """Read a tree of names with lists of words.
 
-    Raises UserError, one sentence, when it is no such tree, when no two of its names have two branches each, or when one
-    without branches has too few words."""
+    Raises UserError, one sentence, when it is no such tree, when no two of its names have two branches each, or when a
+    name without branches has too few words."""
     called = f"concepts.ontology '{path}'"
     tree = _tree(Path(path).expanduser(), called)
     if not isinstance(tree, dict):
@@ -131,7 +132,7 @@ def read_taxonomy(
     branching = [node.name for k, node in enumerate(nodes) if above.count(k) > 1]
     if len(branching) < 2:
         found = f"has {len(branching)} names with two branches or more"
-        raise UserError(f"{called} {found}: two are needed, parents that are compared, each with its own children")
+        raise UserError(f"{called} {found}: two are needed, parents to compare, each with its own children")
     n_words = {node.name: len({forms[0].lower() for forms in node.words}) for node in nodes}
     few = [node.name for k, node in enumerate(nodes) if k not in above and n_words[node.name] < least]
     if few:

@@ -148,7 +148,8 @@ def _wrong_teachers(cfg: Config, setup: Setup) -> Iterator[str]:
         if teacher.estimator in TOKEN_ESTIMATORS:
             yield from _few_words(setup, teacher)
         elif teacher.contexts == "templates":
-            yield from _few_prompts(cfg, setup)
+            few = list(_few_prompts(cfg, setup))
+            yield from few or (_same_prompts(cfg, setup) if setup.block is not None else ())
 
 # %% ../../nbs/16_experiment/15_checks.ipynb #wrong-pools
 def _wrong_pools(cfg: Config, setup: Setup, contexts: Mapping[str, NextWords]) -> Iterator[str]:

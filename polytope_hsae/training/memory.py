@@ -79,7 +79,7 @@ def fit_together(
     free: float,  # bytes there
     disk: float = math.inf,  # bytes free where their checkpoints go
 ) -> bool:
-    "Whether n models can be trained at once in nine tenths of the memory that is free, and two checkpoints of them kept."
+    "Whether n models can be trained at once in nine tenths of the free memory, and two checkpoints of each kept."
     held = n * memory.model + (1 if device.type == "cuda" else n) * memory.step
     return held <= 0.9 * free and 2 * n * memory.disk <= 0.9 * disk
 
