@@ -105,7 +105,7 @@ def beside(found: dict) -> None:
         was = found["phases"][plan.phase]
         ratios = plan.amounts.seconds(rates) / was["seconds"], plan.host / 2**20 / was["mib"], plan.disk / was["disk"]
         print(f"{found['name']}, phase {plan.phase}: planned over measured {', '.join(f'{r:.2f}' for r in ratios)}")
-    print(f"  checkpoints {kept['logging.keep_last_k'] / 1e6:.0f} MB")
+    print(f"  checkpoints {kept['hsae.subspace_dim'] / 1e6:.0f} MB")
 
 
 def main() -> None:

@@ -611,22 +611,31 @@ def _no_value(
         return f"a value has {len(text):,} characters, and {_LONGEST:,} are allowed"
     return None
 
+# %% ../nbs/02_config.ipynb #circle
+class _Circle(yaml.MarkedYAMLError):
+    "An alias of the list or section that it stands in."
+
 # %% ../nbs/02_config.ipynb #loader
 class _Loader(yaml.SafeLoader):
     "The safe loader, with 1e-3 as a number, and repeated keys and what is no plain value refused."
 
     depth = count = 0  # lists and sections around the present value, and values so far
+    around: tuple[str | None, ...] = ()  # the anchors of those around it
 
     def compose_node(self, parent: yaml.Node | None, index: Any) -> yaml.Node | None:
         event = self.peek_event()
         self.depth, self.count = self.depth + 1, self.count + 1
-        fault = _no_value(event, self.depth, self.count)
+        fault, anchor, around = _no_value(event, self.depth, self.count), getattr(event, "anchor", None), self.around
+        if isinstance(event, yaml.AliasEvent) and anchor in around:
+            problem = f"*{one_line(anchor, 40)} stands within what it repeats, take it out"
+            raise _Circle(problem=problem, problem_mark=event.start_mark)
         if isinstance(event, yaml.AliasEvent) and isinstance(self.anchors.get(event.anchor), yaml.CollectionNode):
             fault = f"*{one_line(event.anchor, 40)} repeats a list or a section, write it out"
         if fault is not None:
             raise yaml.MarkedYAMLError(problem=fault, problem_mark=event.start_mark)
+        self.around = (*around, anchor)
         node = super().compose_node(parent, index)
-        self.depth -= 1
+        self.depth, self.around = self.depth - 1, around
         return node
 
     def fetch_flow_collection_start(self, token: type[yaml.Token]) -> None:
@@ -677,7 +686,8 @@ def parse_yaml(
         raise UserError(f"{source}, line {line} is not valid YAML: {what} is not allowed, remove it") from e
     except yaml.MarkedYAMLError as e:
         where = f", line {e.problem_mark.line + 1}" if e.problem_mark else ""
-        raise UserError(f"{source}{where} is not valid YAML: {one_line(str(e.problem), 160)}") from e
+        fault = "goes in a circle" if isinstance(e, _Circle) else "is not valid YAML"
+        raise UserError(f"{source}{where} {fault}: {one_line(str(e.problem), 160)}") from e
     except (ValueError, OverflowError) as e:  # an escape or a version number beyond all that there are
         raise UserError(f"{source} is not valid YAML: {one_line(str(e), 160)}") from e
 

@@ -8,6 +8,7 @@ relative: the largest difference over the largest value. Rates are medians.
 """
 
 import argparse
+import functools
 import json
 import math
 import os
@@ -205,6 +206,7 @@ def step_checks(device: str) -> list[Check]:
     return checks
 
 
+@functools.cache  # --cpu asks for the same twice
 def miniature(device: str) -> dict[str, float]:
     "All four phases of a planted run; what its models and their scores are"
     with tempfile.TemporaryDirectory() as d:

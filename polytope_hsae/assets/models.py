@@ -4,7 +4,7 @@
 
 # %% auto #0
 __all__ = ['Read', 'LoadedModel', 'converted_model', 'resolve_device', 'check_weights', 'row_tokens', 'check_vocabulary',
-           'load_model']
+           'load_tokenizer', 'load_model']
 
 # %% ../../nbs/03_assets/02_models.ipynb #imports
 import re
@@ -241,6 +241,28 @@ def _check_config(
     if fault is not None:
         raise UserError(f"model '{name}' {fault}")
 
+# %% ../../nbs/03_assets/02_models.ipynb #place
+def _place(name: str, revision: str | None, trust_remote_code: bool) -> tuple[str, dict[str, Any]]:
+    "Where a model is, and how transformers is to read it. Raises UserError when it is nowhere."
+    where, local = check_model_name(name, revision)
+    where = str(converted_model(name)) if name in MODEL_ASSETS else where
+    return where, dict(revision=revision, trust_remote_code=trust_remote_code, local_files_only=local)
+
+# %% ../../nbs/03_assets/02_models.ipynb #tokenizer-of
+def _tokenizer(name: str, where: str, options: dict[str, Any]) -> PreTrainedTokenizerBase:
+    "The tokenizer of a causal language model. Raises UserError when it is none."
+    _check_config(name, _read(name, "the configuration", AutoConfig.from_pretrained, where, **options))
+    return _read(name, "the tokenizer", AutoTokenizer.from_pretrained, where, **options)
+
+# %% ../../nbs/03_assets/02_models.ipynb #load-tokenizer
+def load_tokenizer(
+    name: str = "embedded",  # an asset, a local folder, or a name on the hub
+    revision: str | None = None,  # hub revision
+    trust_remote_code: bool = False,  # run code that comes with the model
+) -> PreTrainedTokenizerBase:
+    "The tokenizer of a causal language model, without its weights. Raises UserError as `load_model` does."
+    return _tokenizer(name, *_place(name, revision, trust_remote_code))
+
 # %% ../../nbs/03_assets/02_models.ipynb #c019
 def load_model(
     name: str = "embedded",  # an asset, a local folder, or a name on the hub
@@ -253,11 +275,8 @@ def load_model(
 
     Raises UserError when it cannot be found or read, when weights are missing, left over or of another shape, when it
     has no output embedding, or when tokens have no row. Cost: one reading of the weights."""
-    where, local = check_model_name(name, revision)
-    where = str(converted_model(name)) if name in MODEL_ASSETS else where
-    options: dict[str, Any] = dict(revision=revision, trust_remote_code=trust_remote_code, local_files_only=local)
-    _check_config(name, _read(name, "the configuration", AutoConfig.from_pretrained, where, **options))
-    tokenizer = _read(name, "the tokenizer", AutoTokenizer.from_pretrained, where, **options)
+    where, options = _place(name, revision, trust_remote_code)
+    local, tokenizer = options["local_files_only"], _tokenizer(name, where, options)
     options |= dict(dtype=dtype, use_safetensors=True, output_loading_info=True, ignore_mismatched_sizes=True)
     read: Any = _read(name, "the weights", AutoModelForCausalLM.from_pretrained, where, **options)
     model, report = read

@@ -4,11 +4,12 @@
 
 # %% auto #0
 __all__ = ['METRIC_ABLATIONS', 'PUBLISHED_FIELDS', 'ZOOM', 'EDGE_STATISTICS', 'GeometryTests', 'run_geometry_tests',
-           'untrained_rows', 'left_out_text', 'left_out_metadata', 'or_say_why', 'other_part_of_speech',
-           'under_other_metrics', 'as_published', 'published_results', 'beside_published', 'antonym_tests', 'Control',
-           'draw_controls', 'Steered', 'steer_concepts', 'calibrated_geometry', 'hull_containment', 'neighbourhood',
-           'pairwise_cosines', 'path_closeness', 'neighbourhood_panels', 'edge_panels', 'plane', 'example_edge',
-           'edge_planes', 'family_points', 'example_family', 'example_polytopes', 'layer_results']
+           'untrained_rows', 'hierarchy_name', 'kind_of_concepts', 'left_out_text', 'left_out_metadata', 'or_say_why',
+           'other_part_of_speech', 'under_other_metrics', 'as_published', 'published_results', 'beside_published',
+           'antonym_tests', 'Control', 'draw_controls', 'Steered', 'steer_concepts', 'calibrated_geometry',
+           'hull_containment', 'neighbourhood', 'pairwise_cosines', 'path_closeness', 'neighbourhood_panels',
+           'edge_panels', 'plane', 'example_edge', 'edge_planes', 'family_points', 'example_family',
+           'example_polytopes', 'layer_results']
 
 # %% ../../nbs/16_experiment/04_geometry_tests.ipynb #c003
 from contextlib import contextmanager
@@ -90,10 +91,20 @@ def untrained_rows(cfg: Config, setup: Setup) -> Tensor:  # [V, D], unified spac
     gamma_VD = untrained_unembedding(setup.loaded, cfg.run.seed).weight_VD.to(setup.device)
     return causal_geometry(gamma_VD, cfg.geometry.shrinkage, cfg.geometry.eigen_floor).tokens(gamma_VD)
 
+# %% ../../nbs/16_experiment/04_geometry_tests.ipynb #kind-of-concepts
+def hierarchy_name(cfg: Config) -> str:
+    "What the hierarchy of a run is called: WordNet, or a taxonomy of one's own by its file."
+    return "WordNet" if cfg.concepts.ontology == "wordnet" else Path(cfg.concepts.ontology).stem
+
+# %% ../../nbs/16_experiment/04_geometry_tests.ipynb #kind-of-words
+def kind_of_concepts(cfg: Config) -> str:
+    "What the concepts of a run are called: nouns, verbs, or words of a taxonomy of one's own."
+    return f"{cfg.concepts.pos}s" if cfg.concepts.ontology == "wordnet" else f"words of {hierarchy_name(cfg)}"
+
 # %% ../../nbs/16_experiment/04_geometry_tests.ipynb #left-text
 def left_out_text(
     tested: GeometryTests,
-    what: str = "nouns",  # what these concepts are
+    what: str,  # what these concepts are, as `kind_of_concepts` says
     most: int = 8,  # concepts named
 ) -> str:  # markdown
     "Which concepts a study leaves out and why, and how many edges have no disjoint statistic; empty when it has all."
@@ -113,7 +124,7 @@ def left_out_text(
 # %% ../../nbs/16_experiment/04_geometry_tests.ipynb #left-metadata
 def left_out_metadata(
     tested: GeometryTests,
-    what: str = "nouns",  # what these concepts are
+    what: str,  # what these concepts are
 ) -> dict[str, int | str]:
     "The same for `results.json`, with every concept; a key only for what is left out."
     study = tested.study
@@ -423,13 +434,14 @@ def path_closeness(concepts: ConceptSet, nodes: Sequence[int]) -> np.ndarray:  #
 def neighbourhood_panels(
     tested: GeometryTests,
     control: Control,  # the null beside it
+    hierarchy: str,  # what it is called, as `hierarchy_name` says
 ) -> tuple[list[Matrix], str]:  # arguments of `visualization.heatmaps`
-    "A part of the hierarchy from close by: closeness in WordNet, cosines of the model's vectors, and of shuffled rows."
+    "A part of the hierarchy from close by: closeness in it, cosines of the model's vectors, and of shuffled rows."
     nodes = neighbourhood(tested.concepts)
     names = [display_name(tested.concepts.names[i]) for i in nodes]
     model, shuffled_rows = (pairwise_cosines(v.whole_SD, nodes) for v in (tested.validation.vectors, control.vectors))
     panels = [
-        Matrix("WordNet", path_closeness(tested.concepts, nodes), "1 / (path length + 1)", names, names),
+        Matrix(hierarchy, path_closeness(tested.concepts, nodes), "1 / (path length + 1)", names, names),
         Matrix("model", model, "cosine", names, names),
         Matrix("shuffled rows", shuffled_rows, "cosine", names, names),
     ]

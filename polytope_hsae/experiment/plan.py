@@ -504,7 +504,7 @@ def disk_parts(
     shape: ModelShape,
     together: int | None = None,  # models of a variant that are trained at once; None: all seeds
 ) -> dict[str, float]:  # by the key that lowers it
-    "Bytes that a run's folder holds at its largest."
+    "Bytes that a run's folder holds at its largest, with the two checkpoints that it cannot do without."
     d, variants, half = shape.width, recipes(cfg), cfg.model.dtype != "float32"
     maps = 8 * d**2
     kept = sum((2 if half else 4) * parameters(r, d) + maps for r in variants.values()) * cfg.eval.seeds
@@ -513,7 +513,7 @@ def disk_parts(
     return {
         "data.token_budget": stored_bytes(cfg, d),
         "eval.seeds": kept,
-        "logging.keep_last_k": 12 * largest * models * (cfg.logging.keep_last_k + 1),
+        "hsae.subspace_dim": 2 * 12 * largest * models,
         "geometry.min_vocab_count": 1e7 + 40 * shape.vocabulary,
     }
 
@@ -685,8 +685,10 @@ def plan_text(
     rows = [head, *_rows(plans, machines, items)]
     widths = [max(len(row[i]) for row in rows) for i in range(len(head))]
     line = lambda row: row[0].ljust(widths[0]) + "".join("  " + c.rjust(w) for c, w in zip(row[1:], widths[1:]))
-    table, kept = [line(row).rstrip() for row in rows], disk_parts(cfg, shape)["logging.keep_last_k"]
-    last = f"Checkpoints of the variant in training take up to {kept / 1e9:.1f} GB of disk more."
+    table, parts = [line(row).rstrip() for row in rows], disk_parts(cfg, shape, 1)
+    two, least, log = parts["hsae.subspace_dim"] / 1e9, sum(parts.values()) / 1e9, cfg.logging
+    most = two * cfg.eval.seeds * (log.keep_last_k + 1) / 2
+    last = f"With two checkpoints of a model in training {least:.1f} GB of disk; those kept take up to {most:.1f} GB."
     return "\n".join([*_heading(cfg, shape, here), "", *table[:6], "", *table[6:], "", last])
 
 # %% ../../nbs/16_experiment/16_plan.ipynb #room
@@ -720,7 +722,6 @@ PARTS = {  # key that lowers a part → what the part is, and what to do
     "data.shard_size_tokens": ("rows that are shuffled together", "lower data.token_budget"),
     "data.capture_batch": ("windows that are read at once", "lower data.capture_batch"),
     "eval.seeds": ("the trained models", "lower eval.seeds or hsae.subspace_dim"),
-    "logging.keep_last_k": ("checkpoints", "lower logging.keep_last_k"),
     "geometry.min_vocab_count": ("concepts and sums of their words", "raise geometry.min_vocab_count"),
     "concepts.parents": ("edits of all concepts", "lower concepts.parents"),
     "model.dtype": ("the language model and its unembedding", "name a smaller model.name, or set model.dtype=bf16"),

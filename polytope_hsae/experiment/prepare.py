@@ -14,7 +14,7 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from ..assets.models import LoadedModel, load_model, resolve_device
+from ..assets.models import LoadedModel, load_model, load_tokenizer, resolve_device
 from ..assets.taxonomy import read_taxonomy
 from ..assets.unembed import Unembedding, unembedding
 from ..assets.wordnet import load_wordnet
@@ -32,7 +32,7 @@ from polytope_hsae.concepts.selection import (
 from ..concepts.taxonomy import taxonomy_concepts
 from ..config import Config
 from ..core import UserError, one_line
-from .checks import check_run, teachers_of
+from .checks import check_run, check_sizes, teachers_of
 from polytope_hsae.experiment.contexts import (
     activation_store,
     corpus_windows,
@@ -118,12 +118,13 @@ def prepare(
 
     Raises UserError when something is missing."""
     _check_trust(cfg)
-    m = cfg.model
-    device = resolve_device(m.device)
+    m, device, path, found = cfg.model, resolve_device(cfg.model.device), run_dir / "concepts.json", None
+    if build and cfg.concepts.ontology != "wordnet":  # what its words lack is told before the weights are read
+        found = find_concepts(cfg, load_tokenizer(m.name, m.revision, m.trust_remote_code))
     loaded = load_model(m.name, getattr(torch, m.dtype), device, m.revision, m.trust_remote_code)
-    head, path = unembedding(loaded.model, loaded.tokenizer), run_dir / "concepts.json"
+    head = unembedding(loaded.model, loaded.tokenizer)
     if build:
-        save_concepts(find_concepts(cfg, loaded.tokenizer), path)
+        save_concepts(found or find_concepts(cfg, loaded.tokenizer), path)
     concepts = load_concepts(path)
     selection, split_V = choose_concepts(cfg, concepts)
     labels = label_tokens(concepts, selection)
@@ -142,6 +143,7 @@ def open_run(
     Raises UserError when an earlier phase has not left it, and for what would end this phase or a later one. Cost: that
     of `prepare` and `activation_store`.
     """
+    check_sizes(cfg)
     setup = prepare(cfg, run_dir, build)
     check_run(cfg, setup)
     before = lambda packed: check_run(cfg, setup, packed_words(setup, packed))

@@ -22,9 +22,10 @@ from ..core import UserError, atomic_write, read_tensors
 from ..estimators.lda import LayerMap, concept_vectors, cross_layer_ridge, one_vs_rest_lda
 from ..estimators.teacher import Teacher, TeacherLayer, save_teacher
 from polytope_hsae.experiment.contexts import (
+    FITTED,
     activation_store,
     corpus_examples,
-    corpus_windows,
+    mapped_windows,
     split_contexts,
     template_examples,
 )
@@ -102,15 +103,16 @@ class FittedMap(NamedTuple):
         return TeacherLayer(self.block, *(v @ self.map.weight_DE for v in steer), *self[2:])
 
 # %% ../../nbs/16_experiment/03_teachers.ipynb #fit-maps
-def fit_maps(cfg: Config, setup: Setup, blocks: Sequence[int]) -> list[FittedMap]:
+def fit_maps(cfg: Config, setup: Setup, store: ActivationStore, blocks: Sequence[int]) -> list[FittedMap]:
     """Maps to some blocks' streams.
 
     Cost: one forward pass over 10·d contexts and two ridge fits per block."""
-    d = setup.g_VD.shape[1]
-    packed = corpus_windows(cfg, setup.loaded, setup.labels, setup.split_V)
-    read = lambda split, n: (c.to(setup.device) for c in split_contexts(cfg, setup.loaded, packed, split, n, blocks))
-    fit_ND, *fitted = read("train", 8 * d)
-    held_ND, *held = read("validation", 2 * d)
+    packed, n = mapped_windows(cfg, setup, store.folder), {s: k * setup.g_VD.shape[1] for s, k in FITTED.items()}
+    read = lambda split: (
+        c.to(setup.device) for c in split_contexts(cfg, setup.loaded, packed, split, n[split], blocks)
+    )
+    fit_ND, *fitted = read("train")
+    held_ND, *held = read("validation")
     order_N = torch.from_numpy(np.random.default_rng(cfg.run.seed).permutation(len(fit_ND)))
     maps = []
     for block, target_NE, unseen_NE in zip(blocks, fitted, held):
@@ -128,7 +130,7 @@ def map_inside(
     "The map to the inner block that a run studies, fitted once. Cost: that of `fit_maps`."
     path = store.folder / "map.safetensors"
     if not path.exists():
-        (fitted,) = fit_maps(cfg, setup, [setup.block])
+        (fitted,) = fit_maps(cfg, setup, store, [setup.block])
         kept = {k: torch.tensor(v, dtype=torch.float64) for k, v in zip(FittedMap._fields[2:], fitted[2:])}
         kept |= {k: v.contiguous() for k, v in fitted.map._asdict().items()}
         atomic_write(path, save(kept))
@@ -170,11 +172,11 @@ def make_teacher(
     return made._replace(space="euclidean")
 
 # %% ../../nbs/16_experiment/03_teachers.ipynb #c015e
-def map_teacher(cfg: Config, setup: Setup, teacher: Teacher) -> list[TeacherLayer]:
+def map_teacher(cfg: Config, setup: Setup, teacher: Teacher, store: ActivationStore) -> list[TeacherLayer]:
     "The teacher's steering vectors in the stream of every block of `model.layers_probe`. Cost: that of `fit_maps`."
     last = len(decoder_blocks(setup.loaded)) - 1
     blocks = list(dict.fromkeys(last if b == "last" else b for b in cfg.model.layers_probe))
-    return [fitted.carry(setup, teacher) for fitted in fit_maps(cfg, setup, blocks)]
+    return [fitted.carry(setup, teacher) for fitted in fit_maps(cfg, setup, store, blocks)]
 
 # %% ../../nbs/16_experiment/03_teachers.ipynb #c015e_1
 def store_teacher(run: RunContext) -> Teacher:
@@ -182,7 +184,7 @@ def store_teacher(run: RunContext) -> Teacher:
     cfg, setup, layers = run.cfg, run.setup, []
     teacher = make_teacher(cfg, setup, run.store)
     if cfg.teacher.map_to_layer:
-        layers = map_teacher(cfg, setup, teacher)
+        layers = map_teacher(cfg, setup, teacher, run.store)
     elif setup.block is not None and cfg.teacher.estimator in TOKEN_ESTIMATORS:
         fitted = map_inside(cfg, setup, run.store)
         vectors = teacher.parent_PD.clone(), teacher.child_CD.clone()  # a file keeps no tensor twice

@@ -98,6 +98,14 @@ def checkpoint_path(folder: Path | str, step: int) -> Path:
     "Folder of the checkpoint of this step"
     return Path(folder) / f"step_{step:08d}"
 
+# %% ../../nbs/12_training/04_checkpoints.ipynb #make-room
+def _make_room(folder: Path, size: float) -> None:
+    "Delete checkpoints, oldest first and all but the newest, until so many bytes are free."
+    for old in checkpoint_steps(folder)[:-1]:
+        if shutil.disk_usage(folder).free >= size:
+            return
+        shutil.rmtree(checkpoint_path(folder, old), ignore_errors=True)
+
 # %% ../../nbs/12_training/04_checkpoints.ipynb #c015
 def save_checkpoint(
     folder: Path | str,  # where the checkpoints of a run lie; made when missing
@@ -106,6 +114,8 @@ def save_checkpoint(
     keep_last_k: int = 3,  # older ones are deleted once this one stands
 ) -> Path:  # the checkpoint's folder
     """Write a checkpoint completely or not at all, then delete those older than the last `keep_last_k`.
+
+    Where the disk is too full for it, older ones are deleted before it is written, all but the newest.
 
     Cost: one write of the state, three times the parameters with Adam's moments. Memory: its largest tensor.
     Raises `UserError` when the disk is full; the older checkpoints are then still there.
@@ -116,6 +126,7 @@ def save_checkpoint(
     skeleton, tensors = split_tensors(state)
     for litter in folder.glob(".step_*"):  # of a writer that was killed
         shutil.rmtree(litter, ignore_errors=True)
+    _make_room(folder, 1.1 * sum(t.nbytes for t in tensors.values()))
     tmp = folder / f".{target.name}.{secrets.token_hex(4)}"
     try:
         tmp.mkdir()

@@ -7,6 +7,7 @@ __all__ = ['StepMemory', 'training_memory', 'step_memory', 'free_memory', 'fit_t
 
 # %% ../../nbs/12_training/06_memory.ipynb #training-memory-imports
 import ctypes
+import math
 import sys
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
@@ -26,6 +27,7 @@ class StepMemory(NamedTuple):
 
     model: int  # for each model, as long as it is trained
     step: int  # for each model that is in the middle of a step
+    disk: int = 0  # of each model's checkpoint: all of `model` but the gradients
 
 # %% ../../nbs/12_training/06_memory.ipynb #training-memory-of
 def training_memory(
@@ -43,7 +45,8 @@ def training_memory(
     gathered = min(32 * batch * d, GATHERED) if on_gpu else 0
     inside = k * (5 * subspace_dim + 2 * m_low)
     step = batch * (d * (10 + 3 * k) + 3 * scored + inside) + sum(sorted(sizes)[-2:]) + gathered
-    return StepMemory(4 * sum(sizes) * (5 if averaged else 4), 4 * step)
+    copies = 5 if averaged else 4
+    return StepMemory(4 * sum(sizes) * copies, 4 * step, 4 * sum(sizes) * (copies - 1))
 
 # %% ../../nbs/12_training/06_memory.ipynb #step-memory-of
 def step_memory(
@@ -74,9 +77,11 @@ def fit_together(
     n: int,  # models
     device: torch.device,  # where they are trained
     free: float,  # bytes there
+    disk: float = math.inf,  # bytes free where their checkpoints go
 ) -> bool:
-    "Whether n models can be trained at once in nine tenths of the memory that is free."
-    return n * memory.model + (1 if device.type == "cuda" else n) * memory.step <= 0.9 * free
+    "Whether n models can be trained at once in nine tenths of the free memory, and two checkpoints of each kept."
+    held = n * memory.model + (1 if device.type == "cuda" else n) * memory.step
+    return held <= 0.9 * free and 2 * n * memory.disk <= 0.9 * disk
 
 # %% ../../nbs/12_training/06_memory.ipynb #c025
 @contextmanager

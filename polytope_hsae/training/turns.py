@@ -7,6 +7,7 @@ __all__ = ['train_together', 'train_each']
 
 # %% ../../nbs/12_training/08_turns.ipynb #turns-imports
 import json
+import math
 import shutil
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from contextlib import AbstractContextManager
@@ -35,22 +36,26 @@ def train_together(
     n: int,  # how many there are
     batch_size: int,  # contexts per step
     options: TrainOptions,
+    disk: float = math.inf,  # bytes free where their checkpoints go
 ) -> bool:
-    """Whether n models can be trained at once in the memory that is free now.
+    """Whether n models can be trained at once in the memory and on the disk that are free now.
 
     Raises UserError when not even one can be, and when an early stop needs all of them at once."""
     device = first.sae.dec_bias_D.device
     memory, free = step_memory(first.sae, batch_size, options), free_memory(device)
     gib = lambda k: (k * memory.model + memory.step) / 2**30
     needs = lambda k: f"need {gib(k):.1f} GiB on {device}, where {free / 2**30:.1f} are free"
+    stored = lambda k: f"{2 * k * memory.disk / 2**30:.1f} GiB of disk, where {disk / 2**30:.1f} are free"
     smaller = "lower hsae.m_top, hsae.subspace_dim or training.batch_size_acts"
     if memory.model > free:
         raise UserError(f"a model in training and its step {needs(1)}: {smaller}")
-    together = n == 1 or fit_together(memory, n, device, free)
+    if 2 * memory.disk > disk:
+        raise UserError(f"two checkpoints of a model need {stored(1)}: free some, or lower hsae.m_top or subspace_dim")
+    together = n == 1 or fit_together(memory, n, device, free, disk)
     if not together and options.patience is not None:
         raise UserError(
-            f"training.early_stop ends all {n} seeds of a variant at one step, and at once they {needs(n)}: "
-            f"leave training.early_stop out, lower eval.seeds, or {smaller}"
+            f"training.early_stop ends all {n} seeds of a variant at one step, and at once they {needs(n)}, and "
+            f"{stored(n)}: leave training.early_stop out, lower eval.seeds, or {smaller}"
         )
     return together
 
@@ -82,7 +87,9 @@ def train_each(
     together = _begun_together(folder, names)
     first = {left[0]: begin[left[0]]()}
     if together is None:
-        together = train_together(first[left[0]], len(names), batch_size, options)
+        there = next(place for place in (folder.absolute(), *folder.absolute().parents) if place.is_dir())
+        disk = shutil.disk_usage(there).free
+        together = train_together(first[left[0]], len(names), batch_size, options, disk)
     for group in [names] if together else [[name] for name in left]:
         specs, place = {name: first.pop(name, None) or begin[name]() for name in group}, folder
         place = folder if together else folder / group[0]

@@ -177,7 +177,7 @@ def _dispute(concept: Result, hierarchy: Result, angle: Result) -> str:
 # %% ../../nbs/15_visualization/03_tables.ipynb #c018f
 def geometry_summary(
     results: Sequence[Result],  # of one variant
-    what: str = "nouns",  # what these rows are
+    what: str,  # what these rows are
 ) -> str:  # markdown
     "What separates the model from its nulls, what has no power, and what that says about the dispute."
     by_measure = {r.measure: r for r in select(results, kind="value")}
