@@ -1,9 +1,9 @@
 """The explorer in a real browser: JupyterLab and Voilà on the loopback address, and a headless Chromium.
 
-`polytope-hsae explore` is started on a planted run as a user would start it; every panel is opened, every kind of control
-is used, and what the page then holds is read. Every request to another host is refused and recorded, and one is a failure;
-so is an error in the browser's console. `--shots FOLDER` keeps a screenshot of each panel, `--dark` takes JupyterLab's
-dark theme, `--run RUN` opens a finished run instead of the planted one.
+`polytope-hsae explore` is started on a planted run as a user would start it; every panel is opened, every kind of
+control is used, and what the page then holds is read. Every request to another host is refused and recorded, and one is
+a failure; so is an error in the browser's console. `--shots FOLDER` keeps a screenshot of each panel, `--dark` takes
+JupyterLab's dark theme, `--run RUN` opens a finished run instead of the planted one.
 """
 
 import argparse
@@ -235,8 +235,9 @@ def use_latents(page: Page) -> None:
 
 
 def use_steering(page: Page) -> float:
-    "Move the slider by its keys, continue the sentence, steer by a latent; the longest answer to a key, in milliseconds"
-    dose = "[...document.querySelectorAll('.polytope-view p')].some(p => p.textContent.startsWith('dose {}, '))"
+    "Move the slider by its keys and continue the sentence; the longest answer to a key, in milliseconds"
+    lines = "[...document.querySelectorAll('.polytope-view p')]"
+    dose = lines + ".some(p => p.textContent.startsWith('dose {}, '))"
     expect(page.locator(".bar.before:visible").first).to_be_attached(timeout=PATIENCE)
     handle, taken = page.locator(".noUi-handle:visible").first, []
     handle.focus()

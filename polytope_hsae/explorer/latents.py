@@ -16,7 +16,7 @@ from torch import Tensor
 
 from ..core import UserError
 from .records import Explorer, label, unknown
-from .views import STYLE, latent_view
+from .views import VIEW_STYLE, latent_view
 from ..metrics.evaluate import load_scores
 from ..models.base import SAE
 from ..models.files import load_sae
@@ -336,4 +336,4 @@ def latents_page(
             parts.append(latent_view(found))
             notes.append(found.note)
     note = f"The {n} most used latents of the top level of each variant, under its first seed. {notes[0]}"
-    return _PAGE.format(name=html.escape(ex.name), note=html.escape(note), style=STYLE, body="".join(parts))
+    return _PAGE.format(name=html.escape(ex.name), note=html.escape(note), style=VIEW_STYLE, body="".join(parts))

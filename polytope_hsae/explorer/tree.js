@@ -51,7 +51,8 @@ function draw(svg, shape, angles) {
   }
   shape.vertices.forEach((vertex, i) => {
     const fill = COLOURS[i % COLOURS.length];
-    svg.append(make("rect", { x: corners[i].x - 6, y: corners[i].y - 6, width: 12, height: 12, class: "vertex", fill }));
+    const square = { x: corners[i].x - 6, y: corners[i].y - 6, width: 12, height: 12 };
+    svg.append(make("rect", { ...square, class: "vertex", fill }));
     const [x, above] = [corners[i].x, corners[i].y < SIZE.height / 2];
     const anchor = x < 90 ? "start" : x > SIZE.width - 90 ? "end" : "middle";
     const end = { x, y: corners[i].y + (above ? -12 : 22), "text-anchor": anchor }; // outwards, clear of the words

@@ -16,7 +16,7 @@ import ipywidgets as w
 from ..core import UserError, one_line
 from .records import Explorer, concept_card, label, open_explorer, search, tree
 from .tree import Shape, TreeNode, concept_tree, shape_or_reason
-from .views import STYLE, card_view, dose_view, latent_view, reason_html, two_runs_view
+from .views import VIEW_STYLE, card_view, dose_view, latent_view, reason_html, two_runs_view
 
 # %% ../../nbs/17_explorer/07_widgets.ipynb #sheet
 def _sheet() -> w.HTML:
@@ -275,7 +275,7 @@ def explore(
         box, make = tab.children[tab.selected_index or 0], list(PANELS.values())[tab.selected_index or 0]
         if box.children:
             return
-        sheet, style = _sheet(), w.HTML(f"<style>{STYLE}</style>")
+        sheet, style = _sheet(), w.HTML(f"<style>{VIEW_STYLE}</style>")
         sheet.value = "<p>Reading …</p>"
         box.children = [style, sheet]
         try:

@@ -5,7 +5,7 @@
 # %% auto #0
 __all__ = ['PARAMETERS', 'app', 'config_app', 'SetOption', 'PresetArgument', 'VersionOption', 'AllOption', 'LatentsOption',
            'EXPLORER', 'VoilaOption', 'QuietOption', 'SHIPPED', 'check_notebook', 'is_finished', 'PhaseFailed',
-           'run_phase', 'run_study', 'run', 'plan', 'report', 'explore', 'config_show', 'config_check', 'fetch',
+           'run_phase', 'run_study', 'run', 'plan', 'report', 'explore_run', 'config_show', 'config_check', 'fetch',
            'missing_files', 'doctor', 'main']
 
 # %% ../../nbs/19_runner/05_cli.ipynb #c003
@@ -472,7 +472,9 @@ def _explorer_page(run_dir: Path) -> None:
         title = nbformat.v4.new_markdown_cell(f"# {run_dir.name}", id="title")
         cell = nbformat.v4.new_code_cell('from polytope_hsae.explorer import explore\n\nexplore(".")', id="explore")
         kernel = {"kernelspec": {"name": "python3", "display_name": "Python 3", "language": "python"}}
-        atomic_write(run_dir / EXPLORER, nbformat.writes(nbformat.v4.new_notebook(cells=[title, cell], metadata=kernel)))
+        atomic_write(
+            run_dir / EXPLORER, nbformat.writes(nbformat.v4.new_notebook(cells=[title, cell], metadata=kernel))
+        )
 
 # %% ../../nbs/19_runner/05_cli.ipynb #explorer-server
 def _explorer_server(run_dir: Path, voila: bool, browser: bool) -> tuple[list[str], dict[str, str], str]:
@@ -503,11 +505,11 @@ def _explorer_server(run_dir: Path, voila: bool, browser: bool) -> tuple[list[st
 VoilaOption = Annotated[bool, typer.Option("--voila", help="As a page of its own, by Voilà, instead of JupyterLab.")]
 
 # %% ../../nbs/19_runner/05_cli.ipynb #quiet-option
-QuietOption = Annotated[bool, typer.Option("--no-browser", help="Open no browser; the address is printed all the same.")]
+QuietOption = Annotated[bool, typer.Option("--no-browser", help="Open no browser; the address is printed anyway.")]
 
 # %% ../../nbs/19_runner/05_cli.ipynb #cli-explore
-@app.command()
-def explore(
+@app.command("explore")
+def explore_run(
     run: Annotated[str, typer.Argument(help="A run's folder, or its name under runs/.")],
     voila: VoilaOption = False,
     no_browser: QuietOption = False,
