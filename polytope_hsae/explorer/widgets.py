@@ -211,8 +211,9 @@ def steering_panel(
         return _directions(ex, synset, [control.value for control in controls])
 
     def show(*_: Any) -> None:
-        fill(bars, lambda: dose_view([dose(ex, d, slider.value, prompt.value) for d in chosen()]))
-        texts.value = ""
+        if controls:
+            fill(bars, lambda: dose_view([dose(ex, d, slider.value, prompt.value) for d in chosen()]))
+            texts.value = ""
 
     def go_on(*_: Any) -> None:
         said = lambda: [(d.name, continuation(ex, d, slider.value, prompt.value)) for d in chosen()]
@@ -226,7 +227,7 @@ def steering_panel(
             control.layout.display = "none" if what.value == "a concept" else ""
         show()
 
-    controls += latent_controls(ex, lambda: controls and show())
+    controls += latent_controls(ex, show)
     choose()
     on_change([prompt, concept, slider], show)
     on_change([what], choose)
@@ -243,14 +244,14 @@ def two_runs_panel(
     other = w.Combobox(options=beside, placeholder="a run beside this one, or a folder", description="Run", layout=wide)
     button, sheet = w.Button(description="Compare"), _sheet()
 
-    def compare(*_: Any) -> None:
+    def compare() -> str:
         from polytope_hsae.explorer.two_runs import two_runs
 
         if not other.value.strip():
             raise UserError("no run was named: choose one from the list, or give its folder")
-        sheet.value = two_runs_view(two_runs(ex, open_explorer(ex.run_dir.parent / Path(other.value).expanduser())))
+        return two_runs_view(two_runs(ex, open_explorer(ex.run_dir.parent / Path(other.value).expanduser())))
 
-    button.on_click(lambda _: fill(sheet, lambda: compare() or sheet.value))
+    button.on_click(lambda _: fill(sheet, compare))
     return [other, button, sheet]
 
 # %% ../../nbs/17_explorer/07_widgets.ipynb #panels
