@@ -48,7 +48,7 @@ setup(
     url=cfg["git_url"],
     keywords=cfg["keywords"].split(),
     packages=find_packages(include=["polytope_hsae", "polytope_hsae.*"]),
-    package_data={"polytope_hsae.explorer": ["*.js", "*.css"]},
+    package_data={"polytope_hsae.explorer": ["*.js", "*.css", "voila/templates/polytope/*"]},
     python_requires=f">={cfg['min_python']}",
     # accelerate is imported by no module here; without it transformers cannot read GGUF, the embedded model's format
     install_requires=shlex.split(cfg["requirements"]),

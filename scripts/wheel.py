@@ -54,8 +54,9 @@ def build(folder: Path) -> Path:
 
 
 def expected() -> set[str]:
-    "Files that must be in the wheel: every module and browser script, preset, word list and phase notebook"
-    modules = {f.relative_to(ROOT).as_posix() for end in ("py", "js", "css") for f in ROOT.glob(f"polytope_hsae/**/*.{end}")}
+    "Files that must be in the wheel: every module, browser script and template, preset, word list and phase notebook"
+    found = (f for end in ("py", "js", "css", "j2", "json") for f in ROOT.glob(f"polytope_hsae/**/*.{end}"))
+    modules = {f.relative_to(ROOT).as_posix() for f in found}
     shipped = {f.relative_to(ROOT).as_posix() for pattern in SHIPPED for f in ROOT.glob(pattern)}
     return modules | {f"polytope_hsae/shipped/{name}" for name in shipped}
 

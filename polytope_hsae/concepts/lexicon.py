@@ -16,7 +16,6 @@ import networkx as nx
 import torch
 from torch import Tensor
 
-from ..assets.models import row_tokens
 from ..core import UserError, repo_dir
 
 # %% ../../nbs/06_concepts/00_lexicon.ipynb #c006
@@ -56,6 +55,8 @@ def spellings(
 
     Raises UserError when no token carries a marker: the words of such a vocabulary look like pieces of words.
     """
+    from polytope_hsae.assets.models import row_tokens  # takes seconds to import
+
     word_V, spaced_V = [], []
     for token in row_tokens(tokenizer):
         match = _WORD.fullmatch(token)

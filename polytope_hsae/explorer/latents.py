@@ -16,6 +16,7 @@ from torch import Tensor
 
 from ..core import UserError
 from .records import Explorer, label, unknown
+from .views import VIEW_STYLE, latent_view
 from ..metrics.evaluate import load_scores
 from ..models.base import SAE
 from ..models.files import load_sae
@@ -310,51 +311,12 @@ def latent(
         note,
     )
 
-# %% ../../nbs/17_explorer/02_latents.ipynb #marked
-def _marked(context: Context) -> str:
-    "A context with every token's background as strong as the latent at it"
-    top = max([v for v in context.activations if v == v] + [1e-9])
-    spans = []
-    for i, (token, value) in enumerate(zip(context.tokens, context.activations)):
-        share = 0.0 if value != value else max(value, 0) / top
-        text = html.escape(token)
-        colour = f"background:rgba(230,140,0,{0.75 * share:.2f})"
-        mark = f'<span style="{colour}" title="{value:.3g}">{text}</span>' if share else text
-        spans.append(f"<b>{mark}</b>" if i == context.peak else mark)
-    return f'<p class="context">{"".join(spans)}</p>'
-
-# %% ../../nbs/17_explorer/02_latents.ipynb #bars
-def _bars(histogram: Histogram) -> str:
-    "A histogram as a drawing"
-    top = max([*histogram.counts, 1])
-    heights = [40 * count / top for count in histogram.counts]
-    bar = '<rect x="{}" y="{:.1f}" width="5" height="{:.1f}"/>'
-    bars = "".join(bar.format(6 * i, 40 - height, height) for i, height in enumerate(heights))
-    text = f"activations from {histogram.edges[0]:.2g} to {histogram.edges[-1]:.2g}"
-    size = 'viewBox="0 0 120 40" width="180" height="60"'
-    return f'<svg {size} role="img" aria-label="{text}">{bars}</svg> {text}'
-
-# %% ../../nbs/17_explorer/02_latents.ipynb #section
-def _section(found: Latent) -> str:
-    "One latent as HTML"
-    esc = html.escape
-    effects = lambda pairs: ", ".join(f"<code>{esc(e.token)}</code> {e.logit:+.2f}" for e in pairs)
-    lines = [
-        f"<h3>{esc(found.label)}</h3><p>Fires in {found.use:.1%} of contexts. {_bars(found.histogram)}</p>",
-        "<p>Nearest concepts: " + ", ".join(f"{esc(c.label)} {c.cosine:.2f}" for c in found.concepts) + "</p>",
-        f"<p>Raises {effects(found.promoted)}; lowers {effects(found.suppressed)}</p>" if found.promoted else "",
-        "<p>Children: " + ", ".join(f"{esc(c.label)} ({c.given_parent:.0%})" for c in found.children if c.use) + "</p>",
-    ]
-    return "".join(lines) + "".join(_marked(context) for context in found.contexts)
-
 # %% ../../nbs/17_explorer/02_latents.ipynb #page-style
 _PAGE = """<!DOCTYPE html><html lang="en"><head><meta charset="utf-8"><title>Latents of {name}</title>
 <meta name="viewport" content="width=device-width, initial-scale=1"><style>
 :root {{ color-scheme: light dark }}
 body {{ max-width: 60rem; margin: 2rem auto; padding: 0 1rem; font: 16px sans-serif }}
-.context {{ font-family: monospace; white-space: pre-wrap; overflow-wrap: anywhere; margin: .3rem 0;
-border-left: 3px solid #999; padding-left: .6rem }}
-rect {{ fill: #4477aa }}</style></head><body><h1>Latents of {name}</h1><p>{note}</p>{body}</body></html>
+{style}</style></head><body class="polytope-view"><h1>Latents of {name}</h1><p>{note}</p>{body}</body></html>
 """
 
 # %% ../../nbs/17_explorer/02_latents.ipynb #latents-page
@@ -371,7 +333,7 @@ def latents_page(
         parts.append(f"<h2>{html.escape(variant.replace('_', ' '))}, seed {seed}</h2>")
         for row in latents(ex, variant, seed)[:n]:
             found = latent(ex, variant, seed, row.parent)
-            parts.append(_section(found))
+            parts.append(latent_view(found))
             notes.append(found.note)
     note = f"The {n} most used latents of the top level of each variant, under its first seed. {notes[0]}"
-    return _PAGE.format(name=html.escape(ex.name), note=html.escape(note), body="".join(parts))
+    return _PAGE.format(name=html.escape(ex.name), note=html.escape(note), style=VIEW_STYLE, body="".join(parts))

@@ -107,8 +107,8 @@ def family_polytope(
     if len(children) < 2:
         near = [label(row) for row in ex.parents[:3]]
         raise UserError(
-            f"{synset} has {len(children)} children with a vector, and a polytope needs 2: choose a concept above it, "
-            f"or a taught one such as {', '.join(near)}"
+            f"{synset} has {('no child', '1 child')[len(children)]} with a vector, and a polytope needs 2: choose a "
+            f"concept above it, or a taught one such as {', '.join(near)}"
         )
     vectors_ND, source = _vectors(ex, [ex.number(synset), *children])
     (tokens, owners), parent_D = _held_words(ex, children), vectors_ND[0]
@@ -120,7 +120,7 @@ def family_polytope(
     note = (
         f"{len(names)} children, {source}; {len(spelled)} held-out words; {share:.0%} of the corners' spread is shown"
     )
-    note += f"; {left} children without a vector are left out." if left else "."
+    note += f"; {left} more without a vector." if left else "."
     return Polytope(
         label(synset),
         note,

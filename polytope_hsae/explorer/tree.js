@@ -1,5 +1,6 @@
 // The tree of concepts and, beside it, the polytope of one concept's children with their held-out words.
-// Model: nodes [{id, label, parent, title}], selected (an id), polytope {title, note, vertices, words, edges}: see tree.py.
+// Model: nodes [{id, label, parent, title}], selected (an id), polytope {title, note, vertices, words, edges}: see
+// tree.py.
 // Text from a run is only ever set as textContent. Nothing is loaded from anywhere.
 const SVG = "http://www.w3.org/2000/svg";
 const COLOURS = ["#0072b2", "#d55e00", "#009e73", "#cc79a7", "#8a6d00", "#56b4e9", "#a0522d", "#555555"];
@@ -38,17 +39,20 @@ function draw(svg, shape, angles) {
   };
   const corners = shape.vertices.map(place);
   for (const [a, b] of shape.edges) {
-    svg.append(make("line", { x1: corners[a].x, y1: corners[a].y, x2: corners[b].x, y2: corners[b].y, class: "edge" }));
+    const ends = { x1: corners[a].x, y1: corners[a].y, x2: corners[b].x, y2: corners[b].y };
+    svg.append(make("line", { ...ends, class: "edge" }));
   }
   const words = shape.words.map((word) => ({ ...word, ...place(word) })).sort((a, b) => a.depth - b.depth);
   for (const word of words) {
-    const dot = make("circle", { cx: word.x, cy: word.y, r: 3.5, class: "word", fill: COLOURS[word.owner % COLOURS.length] });
+    const fill = COLOURS[word.owner % COLOURS.length];
+    const dot = make("circle", { cx: word.x, cy: word.y, r: 3.5, class: "word", fill });
     dot.append(make("title", {}, `${word.label}, a held-out word of ${shape.vertices[word.owner].label}`));
     svg.append(dot);
   }
   shape.vertices.forEach((vertex, i) => {
     const fill = COLOURS[i % COLOURS.length];
-    svg.append(make("rect", { x: corners[i].x - 6, y: corners[i].y - 6, width: 12, height: 12, class: "vertex", fill }));
+    const square = { x: corners[i].x - 6, y: corners[i].y - 6, width: 12, height: 12 };
+    svg.append(make("rect", { ...square, class: "vertex", fill }));
     const [x, above] = [corners[i].x, corners[i].y < SIZE.height / 2];
     const anchor = x < 90 ? "start" : x > SIZE.width - 90 ? "end" : "middle";
     const end = { x, y: corners[i].y + (above ? -12 : 22), "text-anchor": anchor }; // outwards, clear of the words
@@ -77,6 +81,7 @@ function branch(nodes, parent, model) {
         toggle.setAttribute("aria-label", `${yes ? "shut" : "open"} ${node.label}`);
       };
       toggle.onclick = () => open(inner.hidden);
+      inner.reveal = () => open(true);
       open(nodes.length <= 200);
       item.append(inner);
     } else toggle.style.visibility = "hidden";
@@ -124,8 +129,12 @@ function render({ model, el }) {
   const redraw = () => draw(svg, model.get("polytope"), state.angles);
   const mark = () => {
     for (const name of side.querySelectorAll(".node")) {
-      if (name.dataset.id === model.get("selected")) name.setAttribute("aria-current", "true");
-      else name.removeAttribute("aria-current");
+      name.removeAttribute("aria-current");
+      if (name.dataset.id !== model.get("selected")) continue;
+      name.setAttribute("aria-current", "true");
+      for (let list = name.closest("ul"); list; list = list.parentElement.closest("ul")) list.reveal?.();
+      const [place, frame] = [name.getBoundingClientRect(), side.getBoundingClientRect()];
+      if (place.top < frame.top || place.bottom > frame.bottom) side.scrollTop += place.top - frame.top - 60;
     }
   };
   const grow = () => {

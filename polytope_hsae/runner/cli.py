@@ -4,9 +4,9 @@
 
 # %% auto #0
 __all__ = ['PARAMETERS', 'app', 'config_app', 'SetOption', 'PresetArgument', 'VersionOption', 'AllOption', 'TrustOption',
-           'LatentsOption', 'SHIPPED', 'check_notebook', 'why_unfinished', 'is_finished', 'PhaseFailed', 'run_phase',
-           'run_study', 'run', 'plan', 'report', 'config_show', 'config_check', 'fetch', 'export', 'missing_files',
-           'doctor', 'main']
+           'LatentsOption', 'EXPLORER', 'VoilaOption', 'QuietOption', 'SHIPPED', 'check_notebook', 'why_unfinished',
+           'is_finished', 'PhaseFailed', 'run_phase', 'run_study', 'run', 'plan', 'report', 'explore_run',
+           'config_show', 'config_check', 'fetch', 'export', 'missing_files', 'doctor', 'main']
 
 # %% ../../nbs/19_runner/05_cli.ipynb #c003
 import errno
@@ -576,6 +576,78 @@ def report(
     if latents is not None:
         _write_latents(run_dir, latents)
     _show(run_dir.resolve(), all_)
+
+# %% ../../nbs/19_runner/05_cli.ipynb #explorer-file
+EXPLORER = "explorer.ipynb"  # in the run's folder; written once, so that what a reader adds stays
+
+# %% ../../nbs/19_runner/05_cli.ipynb #explorer-page
+def _explorer_page(run_dir: Path) -> None:
+    "A notebook that opens the explorer of the folder it lies in, unless there is one."
+    import nbformat
+
+    if not (run_dir / EXPLORER).exists():
+        title = nbformat.v4.new_markdown_cell(f"# {run_dir.name}", id="title")
+        cell = nbformat.v4.new_code_cell('from polytope_hsae.explorer import explore\n\nexplore(".")', id="explore")
+        kernel = {"kernelspec": {"name": "python3", "display_name": "Python 3", "language": "python"}}
+        atomic_write(
+            run_dir / EXPLORER, nbformat.writes(nbformat.v4.new_notebook(cells=[title, cell], metadata=kernel))
+        )
+
+# %% ../../nbs/19_runner/05_cli.ipynb #explorer-server
+def _explorer_server(run_dir: Path, voila: bool, browser: bool) -> tuple[list[str], dict[str, str], str]:
+    "Command line, environment and address of a server on this machine that asks for a token."
+    import secrets
+    import socket
+
+    with socket.socket() as s:
+        s.bind(("127.0.0.1", 0))
+        port = s.getsockname()[1]
+    token = secrets.token_hex(24)
+    env = os.environ | {"JUPYTER_TOKEN": token}
+    quiet = [] if browser else ["--no-browser"]
+    if voila:
+        templates = Path(__file__).resolve().parent.parent / "explorer"
+        paths = [str(templates), *filter(None, [os.environ.get("JUPYTER_PATH")])]
+        env |= {"JUPYTER_PATH": os.pathsep.join(paths)}  # Voilà's own template loads a font from elsewhere
+        command = ["voila", EXPLORER, "--Voila.ip=127.0.0.1", "--Voila.auto_token=True", "--template=polytope"]
+        page = ""
+    else:
+        root = ["--allow-root"] if getattr(os, "geteuid", lambda: 1)() == 0 else []
+        command = ["jupyterlab", EXPLORER, "--ip=127.0.0.1", f"--ServerApp.root_dir={run_dir}", *root]
+        page = f"lab/tree/{EXPLORER}"
+    line = [sys.executable, "-m", *command, f"--port={port}", *quiet]
+    return line, env, f"http://127.0.0.1:{port}/{page}?token={token}"
+
+# %% ../../nbs/19_runner/05_cli.ipynb #voila-option
+VoilaOption = Annotated[bool, typer.Option("--voila", help="As a page of its own, by Voilà, instead of JupyterLab.")]
+
+# %% ../../nbs/19_runner/05_cli.ipynb #quiet-option
+QuietOption = Annotated[bool, typer.Option("--no-browser", help="Open no browser; the address is printed anyway.")]
+
+# %% ../../nbs/19_runner/05_cli.ipynb #cli-explore
+@app.command("explore")
+def explore_run(
+    run: Annotated[str, typer.Argument(help="A run's folder, or its name under runs/.")],
+    voila: VoilaOption = False,
+    no_browser: QuietOption = False,
+) -> None:
+    "Open a finished run in a browser: concepts, latents, steering, another run beside it."
+    from importlib.util import find_spec
+
+    from polytope_hsae.explorer.records import check_finished
+
+    folder = Path(run).expanduser()
+    run_dir = (folder if folder.is_dir() or not (Path("runs") / run).is_dir() else Path("runs") / run).resolve()
+    check_finished(run_dir)
+    shown_by = "voila" if voila else "jupyterlab"
+    if find_spec(shown_by) is None:
+        raise UserError(f"{shown_by} is not installed, and the explorer is shown by it: run pip install {shown_by}")
+    _explorer_page(run_dir)
+    line, env, address = _explorer_server(run_dir, voila, not no_browser)
+    typer.echo(f"Explorer of {run_dir.name}: {address}\nCtrl-C ends it.")
+    sys.stdout.flush()
+    os.chdir(run_dir)
+    os.execve(line[0], line, env)
 
 # %% ../../nbs/19_runner/05_cli.ipynb #c027_1
 @config_app.command("show")
