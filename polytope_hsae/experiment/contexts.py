@@ -28,6 +28,7 @@ from polytope_hsae.activations.splice import (
 )
 from ..activations.store import SPLITS, ActivationStore, is_complete
 from ..assets.models import LoadedModel
+from ..assets.processes import ask, team
 from ..assets.texts import iter_texts
 from ..assets.wordnet import load_wordnet
 from ..concepts.selection import Labels, phrase_tokens, prompts
@@ -222,7 +223,7 @@ def activation_store(
 ) -> ActivationStore:
     """The run's activations: read the corpus when they are not there yet, continue when they are unfinished.
 
-    Cost: one forward pass over the token budget, up to the layer studied."""
+    The processes of a team share the reading. Cost: one forward pass over the token budget, up to the layer studied."""
     metadata = {"model": setup.loaded.name} | {key: _setting(cfg, key) for key in CAPTURED}
     if is_complete(folder, metadata):
         store = ActivationStore(folder)
@@ -232,12 +233,15 @@ def activation_store(
                 f"{folder}: no documents were picked for {len(new)} of today's {len(setup.parents)} parent concepts"
             )
         return store
+    mine = team()
+    ask(mine, {"capture": True})
     metadata["picked_for"] = setup.parents
     packed = corpus_windows(cfg, setup.loaded, setup.labels, setup.split_V, phrase_tokens(setup.concepts))
     before(packed)
     if setup.block is not None:
         check_splice(setup.loaded, packed.input_BW, setup.block)
-        save_held_out(held_out(packed, SPLICED), folder / HELD_OUT)
+        if mine.rank == 0:
+            save_held_out(held_out(packed, SPLICED), folder / HELD_OUT)
     d = cfg.data
     how = d.capture_batch, d.shard_size_tokens, d.store_dtype, d.outlier_norm
     return capture(setup.loaded, packed, folder, metadata, *how, setup.block)
