@@ -454,6 +454,8 @@ def _in_parts(
     def capture_part(name: str) -> None:
         first = int(name)
         _write_part(folder, of, first, read(first, min(first + span, n_windows)))
+        if mine.rank == 0:  # the bar moves when the parts are merged
+            tqdm.write(f"part {parts.index(first) + 1} of {len(parts)} of the corpus is read")
 
     each_once(mine, f"capture into {folder}", [str(first) for first in parts if first not in there], capture_part)
     for first, part in _whole_parts(folder, of).items() if mine.rank == 0 else ():
