@@ -557,6 +557,8 @@ def _nearest(path: str) -> str:
     "The valid key that a mistyped one most likely meant."
     keys = config_keys()
     folder, _, leaf = path.rpartition(".")
+    if leaf == "gradient_checkpointing":  # as many libraries call it, and the first plan of this project did
+        return "training.recompute"
     groups = sorted({".".join(k.split(".")[:i]) for k in keys for i in range(1, k.count(".") + 1)})
     here = [k for k in keys + groups if k.rpartition(".")[0] == folder]
     near = difflib.get_close_matches(path, here, n=1, cutoff=0.75)

@@ -9,19 +9,23 @@ __all__ = ['DTYPES', 'GROUP', 'final_residual', 'decoder_blocks', 'block_residua
 
 # %% ../../nbs/07_activations/01_capture.ipynb #c003
 import hashlib
+import json
+from functools import partial
 from itertools import count, groupby
 from pathlib import Path
-from typing import Any, Iterator, Sequence
+from typing import Any, Callable, Iterator, Sequence
 
 import torch
+from safetensors.torch import load_file
 from torch import Tensor
 from tqdm.auto import tqdm
 
 from .corpus import Packed, framed_tokens
 from .store import ActivationStore, StoreWriter
 from ..assets.models import LoadedModel
+from ..assets.processes import Team, agree, each_once, team
 from ..assets.unembed import Unembedding, unembedding
-from ..core import UserError
+from ..core import UserError, atomic_write, file_sha256, write_tensors
 
 # %% ../../nbs/07_activations/01_capture.ipynb #c006
 def _refuse_overflow(
@@ -380,6 +384,90 @@ def _fingerprint(packed: Packed) -> str:
         digest.update(column.numpy().tobytes())
     return digest.hexdigest()[:16]
 
+# %% ../../nbs/07_activations/01_capture.ipynb #captured
+def _captured(
+    loaded: LoadedModel,
+    packed: Packed,
+    batch: int,
+    store_dtype: str,
+    outlier_norm: float,
+    block: int | None,
+    first: int,  # window to begin with
+    last: int,  # window to end before
+) -> Iterator[tuple[int, dict[str, Tensor], dict[str, int]]]:  # window it ended before, columns, counts
+    "What the store gets of some windows, a few groups at a time"
+    for windows, resid_BWD in read_groups(loaded, packed.input_BW[:last], batch, block, first):
+        wanted_BW = packed.keep_BW[windows]
+        keep_BW = wanted_BW & within_norm(resid_BWD, wanted_BW, outlier_norm)
+        columns = _batch_columns(packed, windows, resid_BWD, keep_BW, store_dtype)
+        yield windows.stop, columns, _batch_counts(wanted_BW, keep_BW)
+
+# %% ../../nbs/07_activations/01_capture.ipynb #parts-write
+_COUNTS = ("read", "stored", "dropped_boundary", "dropped_outlier")
+
+
+def _write_part(
+    folder: Path, of: str, first: int, found: Iterator[tuple[int, dict[str, Tensor], dict[str, int]]]
+) -> None:
+    "Write what was captured from one range of windows; the checksum, written last, says that it is whole"
+    stops, columns, counts = zip(*found)
+    rows = {k: torch.cat([c[k] for c in columns]).contiguous() for k in columns[0]}
+    steps = {"stop_S": torch.tensor(stops), "counts_SC": torch.tensor([[c[k] for k in _COUNTS] for c in counts])}
+    sha256 = write_tensors(folder / f"part_{first:08d}.safetensors", rows | steps)
+    atomic_write(folder / f"part_{first:08d}.json", json.dumps({"of": of, "last": stops[-1], "sha256": sha256}))
+
+# %% ../../nbs/07_activations/01_capture.ipynb #parts-whole
+def _whole_parts(folder: Path, of: str) -> dict[int, dict[str, Any]]:  # by first window
+    "The parts that this capture has left"
+    named = {int(path.stem[5:]): path for path in folder.glob("part_*.json")}
+    found = {first: json.loads(path.read_text(encoding="utf-8")) for first, path in sorted(named.items())}
+    return {first: part for first, part in found.items() if part["of"] == of}
+
+# %% ../../nbs/07_activations/01_capture.ipynb #parts-read
+def _read_part(path: Path, sha256: str) -> Iterator[tuple[int, dict[str, Tensor], dict[str, int]]]:
+    "What `_captured` gave for one range. Raises UserError when the file is not the one that was written."
+    if not path.exists() or file_sha256(path) != sha256:
+        raise UserError(
+            f"{path} was lost or changed since it was written: delete {path.with_suffix('.json')}, run again"
+        )
+    found = load_file(path)
+    stop_S, counts_SC = found.pop("stop_S"), found.pop("counts_SC")
+    rows = {k: v.split(counts_SC[:, _COUNTS.index("stored")].tolist()) for k, v in found.items()}
+    for s, (stop, counts) in enumerate(zip(stop_S.tolist(), counts_SC.tolist())):
+        yield stop, {k: pieces[s] for k, pieces in rows.items()}, dict(zip(_COUNTS, counts))
+
+# %% ../../nbs/07_activations/01_capture.ipynb #parts-all
+def _in_parts(
+    mine: Team,
+    writer: StoreWriter,
+    of: str,  # fingerprint of the capture
+    read: Callable[[int, int], Iterator[tuple[int, dict[str, Tensor], dict[str, int]]]],  # `_captured`
+    n_windows: int,
+    span: int,  # windows of a part
+) -> Iterator[tuple[int, dict[str, Tensor], dict[str, int]]]:
+    "What `_captured` gives from where the writer is, read by all processes; only the leader is given any of it."
+    folder, done = writer.folder, writer.index["progress"]
+    kept = _whole_parts(folder, of)
+    begun, there = agree(mine, f"parts in {folder}", [min([*kept, done]), list(kept)])
+    parts = range(begun, n_windows, span)
+
+    def capture_part(name: str) -> None:
+        first = int(name)
+        _write_part(folder, of, first, read(first, min(first + span, n_windows)))
+        if mine.rank == 0:  # the bar moves when the parts are merged
+            tqdm.write(f"part {parts.index(first) + 1} of {len(parts)} of the corpus is read")
+
+    each_once(mine, f"capture into {folder}", [str(first) for first in parts if first not in there], capture_part)
+    for first, part in _whole_parts(folder, of).items() if mine.rank == 0 else ():
+        path = folder / f"part_{first:08d}.safetensors"
+        if first in parts:
+            yield from (found for found in _read_part(path, part["sha256"]) if found[0] > done)
+        for old in (
+            p for p in folder.glob("part_*.json") if json.loads(p.read_text())["last"] <= writer.index["progress"]
+        ):
+            old.unlink()
+            old.with_suffix(".safetensors").unlink(missing_ok=True)
+
 # %% ../../nbs/07_activations/01_capture.ipynb #c010_2
 def capture(
     loaded: LoadedModel,
@@ -392,18 +480,14 @@ def capture(
     outlier_norm: float = 10.0,  # in medians of a group's norms
     block: int | None = None,  # decoder block whose outgoing stream is stored; None: the final residual
 ) -> ActivationStore:
-    """Read a corpus through a model and store its residuals at one layer.
+    """Read a corpus through a model and store its residuals at one layer; the processes of a team share the work.
 
     An interrupted capture is continued, a finished one returned at once. Raises UserError when the model fails a check,
     residuals are not finite, or the folder holds another corpus. Cost: a forward pass up to that layer; memory: one
     batch and a shard.
     """
-    metadata = metadata | {
-        "windows": _fingerprint(packed),
-        "store_dtype": store_dtype,
-        "outlier_norm": outlier_norm,
-        "block": block,
-    }
+    how = {"store_dtype": store_dtype, "outlier_norm": outlier_norm, "block": block}
+    metadata, mine = metadata | {"windows": _fingerprint(packed)} | how, team()
     writer = StoreWriter(folder, metadata, shard_size)
     if writer.index["complete"]:
         return ActivationStore(folder)
@@ -411,17 +495,20 @@ def capture(
     check_window(loaded, W)
     check_residual(loaded, packed.input_BW)
     check_causal(loaded, packed.input_BW)
-    none = dict.fromkeys(("read", "stored", "dropped_boundary", "dropped_outlier"), 0) | {"dropped_tail": packed.tail}
-    counts, done = writer.index["counts"] or none, writer.index["progress"]
+    counts = writer.index["counts"] or dict.fromkeys(_COUNTS, 0) | {"dropped_tail": packed.tail}
+    done, step = writer.index["progress"], -(-batch // GROUP) * GROUP
+    span = max(min(shard_size // W, B // 16) // step, 1) * step  # a shard, and a good many of them
+    of = hashlib.sha256(json.dumps([metadata, batch, span], sort_keys=True).encode()).hexdigest()[:16]
+    read = partial(_captured, loaded, packed, batch, store_dtype, outlier_norm, block)
+    alone = mine.size == 1 and not _whole_parts(writer.folder, of)
+    found = read(done, B) if alone else _in_parts(mine, writer, of, read, B, span)
     with tqdm(total=B * W, initial=done * W, desc="activations", unit=" tok", unit_scale=True) as bar:
-        for windows, resid_BWD in read_groups(loaded, packed.input_BW, batch, block, done):
-            wanted_BW = packed.keep_BW[windows]
-            keep_BW = wanted_BW & within_norm(resid_BWD, wanted_BW, outlier_norm)
-            writer.add(_batch_columns(packed, windows, resid_BWD, keep_BW, store_dtype))
-            new = _batch_counts(wanted_BW, keep_BW)
+        for stop, columns, new in found:
+            writer.add(columns)
             counts = {k: v + new.get(k, 0) for k, v in counts.items()}
-            writer.flush(windows.stop, counts, complete=windows.stop == B)
+            writer.flush(stop, counts, complete=stop == B)
             bar.update(new["read"])
+    agree(mine, f"captured into {folder}", True)  # no helper looks at the store before the leader is done
     return ActivationStore(folder)
 
 # %% ../../nbs/07_activations/01_capture.ipynb #c015b

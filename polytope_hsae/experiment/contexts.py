@@ -30,6 +30,7 @@ from polytope_hsae.activations.splice import (
 )
 from ..activations.store import SPLITS, ActivationStore, is_complete
 from ..assets.models import LoadedModel
+from ..assets.processes import ask, team
 from ..assets.texts import iter_texts
 from ..assets.wordnet import load_wordnet
 from ..concepts.selection import Labels, phrase_tokens, prompts
@@ -257,7 +258,7 @@ def activation_store(
 ) -> ActivationStore:
     """The run's activations: read the corpus when they are not there yet, continue when they are unfinished.
 
-    Cost: one forward pass over the token budget, up to the layer studied."""
+    The processes of a team share the reading. Cost: one forward pass over the token budget, up to the layer studied."""
     metadata = {"model": setup.loaded.name} | {key: _setting(cfg, key) for key in CAPTURED}
     if is_complete(folder, metadata):
         store = ActivationStore(folder)
@@ -267,13 +268,16 @@ def activation_store(
                 f"{folder}: no documents were picked for {len(new)} of today's {len(setup.parents)} parent concepts"
             )
         return store
+    mine = team()
+    ask(mine, {"capture": True})
     metadata["picked_for"] = setup.parents
     packed = corpus_windows(cfg, setup.loaded, setup.labels, setup.split_V, phrase_tokens(setup.concepts))
     before(packed)
     if setup.block is not None:
         check_splice(setup.loaded, packed.input_BW, setup.block)
-        save_held_out(held_out(packed, SPLICED), folder / HELD_OUT)
-    if setup.block is not None or cfg.teacher.map_to_layer:
+        if mine.rank == 0:
+            save_held_out(held_out(packed, SPLICED), folder / HELD_OUT)
+    if mine.rank == 0 and (setup.block is not None or cfg.teacher.map_to_layer):
         first = first_windows(packed, setup.g_VD.shape[1])._asdict()
         atomic_write(folder / MAPPED, save({k: v.contiguous() for k, v in first.items() if isinstance(v, Tensor)}))
     d = cfg.data

@@ -7,14 +7,15 @@ __all__ = ['VALIDATION_ROWS', 'BLOCK', 'validation_contexts', 'validation_scores
 
 # %% ../../nbs/16_experiment/08_train.ipynb #experiment-train-imports
 from contextlib import nullcontext
-from functools import partial
+from functools import cache, partial
 from pathlib import Path
-from typing import Callable, Mapping, Sequence
+from typing import Callable, Mapping, NamedTuple, Sequence
 
 import torch
 from torch import Tensor
 
 from ..activations.store import SPLITS, ShuffledBatches
+from ..assets.processes import Team, agree, ask, each_once, team
 from ..core import UserError, atomic_write, file_sha256
 from ..estimators.teacher import Teacher, load_teacher
 from .contexts import labelled_contexts
@@ -30,7 +31,7 @@ from ..training.init import InputMap, fit_input_map
 from ..training.logging import wandb_logger
 from ..training.loop import TrainReport, made_otherwise, validation_error
 from ..training.step import TrainSpec
-from ..training.turns import train_each
+from ..training.turns import begun_together, join_logs, train_each
 
 # %% ../../nbs/16_experiment/08_train.ipynb #c031
 VALIDATION_ROWS = 2**14  # contexts behind a validation: enough for the third digit of 1 − EV
@@ -78,6 +79,11 @@ def _batches(run: RunContext) -> ShuffledBatches:
     return run.store.batches(run.cfg.training.batch_size_acts, run.cfg.run.seed, SPLITS["train"])
 
 # %% ../../nbs/16_experiment/08_train.ipynb #has-log
+def _seal(folder: Path) -> None:
+    "Say what the log of a training is, now that all its models are trained"
+    atomic_write(folder / "log.sha256", file_sha256(folder / "log.jsonl"))
+
+
 def _has_log(folder: Path, model: str) -> bool:
     "Whether the log of a training is there, and is what it was when all models were trained"
     log, sealed = folder / "log.jsonl", folder / "log.sha256"
@@ -101,18 +107,27 @@ def _is_kept(
     return True
 
 # %% ../../nbs/16_experiment/08_train.ipynb #train-variant
+class _Start(NamedTuple):
+    "A variant, ready to be trained under any seed."
+
+    name: str
+    recipe: Recipe  # at the values it was tuned to
+    begin: Callable[[int], TrainSpec]  # makes the model of a seed
+    input_map: InputMap  # of the recipe's space
+    folder: Path  # of its log and checkpoints
+
+# %% ../../nbs/16_experiment/08_train.ipynb #train-seeds
 def _train_variant(
     run: RunContext,
-    name: str,
-    recipe: Recipe,  # at the values it was tuned to
-    begin: Callable[[int], TrainSpec],  # makes the model of a seed
+    start: _Start,
     contexts: Sequence[LabelledContexts],  # of the validation split
-    input_map: InputMap,  # of the recipe's space
-    folder: Path,  # of its log and checkpoints
+    seeds: Sequence[int],  # some of the run's
+    apart: bool,  # other processes train this variant under other seeds
 ) -> None:
-    "Train one variant under every seed and keep the models. Resumes from its newest checkpoint."
-    cfg, seed_of = recipe.cfg, {f"{name}_{seed}": seed for seed in run.seeds}
-    batches = [(input_map.apply(batch.resid_BD.to(run.setup.device)), batch.parent_B) for batch in contexts]
+    "Train one variant under some seeds and keep the models. Resumes from its newest checkpoint."
+    name, recipe, folder, cfg = start.name, start.recipe, start.folder, start.recipe.cfg
+    seed_of = {f"{name}_{seed}": seed for seed in seeds}
+    inputs = [(start.input_map.apply(batch.resid_BD.to(run.setup.device)), batch.parent_B) for batch in contexts]
     dtype = torch.float32 if run.setup.loaded.model.dtype == torch.float32 else torch.float16
 
     def keep(specs: Mapping[str, TrainSpec], report: TrainReport) -> None:
@@ -120,12 +135,13 @@ def _train_variant(
         (folder / "log.sha256").unlink(missing_ok=True)
         save_models(models, name, run.run_dir, dtype, report.origin, folder.name)
 
-    starts = {model: partial(begin, seed) for model, seed in seed_of.items()}
+    starts = {model: partial(start.begin, seed) for model, seed in seed_of.items()}
     is_kept = lambda model: _is_kept(run, name, seed_of[model], starts[model], recipe, folder)
     remote = lambda at: wandb_logger("polytope-hsae", at, cfg.logging.wandb) if cfg.logging.wandb else nullcontext()
-    how = train_options(cfg), validation_scores(batches, len(run.setup.parents)), keep, is_kept, remote
-    train_each(starts, lambda: _batches(run), cfg.training.batch_size_acts, folder, *how)
-    atomic_write(folder / "log.sha256", file_sha256(folder / "log.jsonl"))
+    how = train_options(cfg), validation_scores(inputs, len(run.setup.parents)), keep, is_kept, remote
+    train_each(starts, lambda: _batches(run), cfg.training.batch_size_acts, folder, *how, apart)
+    if not apart:
+        _seal(folder)
 
 # %% ../../nbs/16_experiment/08_train.ipynb #c041
 def _input_maps(run: RunContext, used: Sequence[Recipe]) -> dict[str, InputMap]:
@@ -149,25 +165,48 @@ def _tune(
     error, folder = validation_error([c.resid_BD for c in contexts]), work_dir("tuning", name, recipe, run.run_dir)
     return try_settings(recipe, start, lambda: _batches(run), error, folder)
 
+# %% ../../nbs/16_experiment/08_train.ipynb #train-pieces
+def _pieces(run: RunContext, mine: Team, folders: Mapping[str, Path]) -> dict[str, tuple[str, Sequence[int], bool]]:
+    "Pieces of work by name: a variant, seeds, and whether its other seeds are pieces of their own"
+    models = lambda name: [f"{name}_{seed}" for seed in run.seeds]
+    all_at_once = mine.size == 1 or train_options(run.cfg).patience is not None
+    whole = [name for name, folder in folders.items() if all_at_once or begun_together(folder, models(name))]
+    whole = agree(mine, f"trained whole, of {', '.join(folders)}", whole)
+    found: dict[str, tuple[str, Sequence[int], bool]] = {name: (name, run.seeds, False) for name in whole}
+    apart = [(name, seed) for name in folders if name not in whole for seed in run.seeds]
+    return found | {f"{name}, seed {seed}": (name, [seed], True) for name, seed in apart}
+
 # %% ../../nbs/16_experiment/08_train.ipynb #train-variants
 def train_variants(
     run: RunContext,
     names: Sequence[str],  # of `recipes(run.cfg)`
 ) -> dict[str, list[Trial]]:  # what was tried on each variant that was tuned
-    """Tune and train some variants under every seed.
+    """Tune and train some variants under every seed; the processes of a team share them, and each returns the same.
 
     Cost: per variant and seed, steps × batch; the training split is read once per space for the input map."""
+    mine, of = team(), ", ".join(names)
+    ask(mine, {"train": list(names)})
     cfg, variants, teacher = run.cfg, recipes(run.cfg), load_teacher(run.run_dir)
     owner = {name: variants[name].like or name for name in names}
     maps = _input_maps(run, [variants[name] for name in {*owner, *owner.values()}])
-    contexts, tried = validation_contexts(run), {}
-    for name in dict.fromkeys(owner.values()) if len(trials(cfg)) > 1 else ():
-        tried[name] = _tune(run, variants[name], name, contexts, maps[variants[name].cfg.hsae.space], teacher)
-    for name in names:
+    contexts, tuned = validation_contexts(run), list(dict.fromkeys(owner.values())) if len(trials(cfg)) > 1 else []
+    tune = lambda name: _tune(run, variants[name], name, contexts, maps[variants[name].cfg.hsae.space], teacher)
+    each_once(mine, f"tune {of}", tuned, tune)
+    tried = {name: tune(name) for name in tuned}  # reads what was found, by whichever process
+
+    @cache
+    def start(name: str) -> _Start:
         recipe = with_values(variants[name], best(tried[owner[name]]).values if tried else {})
         own = teacher if recipe.cfg.teacher == cfg.teacher else make_teacher(recipe.cfg, run.setup, run.store)
         space = maps[recipe.cfg.hsae.space]
         begin = lambda seed: start_variant(recipe, run.setup, space, seed, own, run.store)
-        folder = work_dir("training", name, variants[name], run.run_dir)
-        _train_variant(run, name, recipe, begin, contexts, space, folder)
+        return _Start(name, recipe, begin, space, folders[name])
+
+    folders = {name: work_dir("training", name, variants[name], run.run_dir) for name in names}
+    pieces = _pieces(run, mine, folders)
+    train = lambda name, seeds, apart: _train_variant(run, start(name), contexts, seeds, apart)
+    each_once(mine, f"train {of}", list(pieces), lambda piece: train(*pieces[piece]))
+    for name in dict.fromkeys(name for name, _, apart in pieces.values() if apart and mine.rank == 0):
+        join_logs(folders[name], [f"{name}_{seed}" for seed in run.seeds])
+        _seal(folders[name])
     return tried

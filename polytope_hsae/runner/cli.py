@@ -5,7 +5,7 @@
 # %% auto #0
 __all__ = ['PARAMETERS', 'app', 'config_app', 'SetOption', 'PresetArgument', 'VersionOption', 'AllOption', 'TrustOption',
            'LatentsOption', 'EXPLORER', 'VoilaOption', 'QuietOption', 'SHIPPED', 'check_notebook', 'why_unfinished',
-           'is_finished', 'PhaseFailed', 'run_phase', 'run_study', 'run', 'plan', 'report', 'explore_run',
+           'is_finished', 'PhaseFailed', 'run_phase', 'run_study', 'run', 'sweep', 'plan', 'report', 'explore_run',
            'config_show', 'config_check', 'fetch', 'export', 'missing_files', 'doctor', 'main']
 
 # %% ../../nbs/19_runner/05_cli.ipynb #c003
@@ -48,7 +48,8 @@ from polytope_hsae.runner.phase import (
     saved_values,
     verify_run,
 )
-from .progress import PlainLines, duration, phase_line, seconds_left
+from .processes import check_launcher, dismiss, help_run, join_team, run_processes
+from .progress import PlainLines, TwoStreams, duration, phase_line, seconds_left
 
 # %% ../../nbs/19_runner/05_cli.ipynb #c006
 PARAMETERS = ("config", "run_dir", "overrides")
@@ -165,7 +166,9 @@ def _own_kernel() -> type:
 
 # %% ../../nbs/19_runner/05_cli.ipynb #c011_2
 def _execute(notebook: Path, out: Path, parameters: dict, label: str) -> None:
-    "Run a notebook with papermill. Raises UserError or PhaseFailed; `out` then holds the cells up to the failure."
+    """Run a notebook with papermill; what it says also goes to `phase.log` beside `out`.
+
+    Raises UserError or PhaseFailed; `out` then holds the cells up to the failure."""
     import papermill
     from nbclient.exceptions import DeadKernelError
 
@@ -173,15 +176,15 @@ def _execute(notebook: Path, out: Path, parameters: dict, label: str) -> None:
     options = dict(
         cwd=str(notebook.parent),
         progress_bar={"desc": label} if sys.stderr.isatty() else False,
-        stdout_file=plain(sys.stdout),
-        stderr_file=plain(sys.stderr),
         kernel_name="python3",
         kernel_manager_class=_own_kernel(),
         extra_arguments=["--log-level=CRITICAL"],  # else each kernel warns of its local transport
     )
     try:
-        with _kernel_environment():
-            papermill.execute_notebook(str(notebook), str(out), parameters, **options)
+        with _kernel_environment(), open(out.parent / "phase.log", "w", encoding="utf-8") as log:
+            streams = dict(stdout_file=TwoStreams(plain(sys.stdout), PlainLines(log)))
+            streams |= dict(stderr_file=TwoStreams(plain(sys.stderr), PlainLines(log)))
+            papermill.execute_notebook(str(notebook), str(out), parameters, **options, **streams)
     except papermill.PapermillExecutionError as e:
         if e.ename == "UserError":
             raise UserError(e.evalue) from e
@@ -284,22 +287,6 @@ def _check_inputs(cfg: Config, phases: Sequence[int]) -> None:
 
         check_published(cfg)
 
-# %% ../../nbs/19_runner/05_cli.ipynb #several-processes
-def _refuse_several_processes() -> None:
-    "Raise UserError when a launcher has started this program more than once: each would do the whole run."
-    launchers = {
-        "WORLD_SIZE": "torchrun or accelerate",
-        "OMPI_COMM_WORLD_SIZE": "mpirun",
-        "PMI_SIZE": "mpiexec",
-        "SLURM_STEP_NUM_TASKS": "srun",
-    }
-    for name, launcher in launchers.items():
-        if os.environ.get(name, "1").strip() not in ("", "1"):
-            raise UserError(
-                f"{name} is {os.environ[name]}, so {launcher} has started several processes, and each would do all of "
-                "this run in the same folder: start polytope-hsae by itself, one process for one run"
-            )
-
 # %% ../../nbs/19_runner/05_cli.ipynb #report-progress
 def _report_progress(run_dir: Path, phase: int, phases: Sequence[int], seconds: float) -> None:
     "Say that a phase is done, what it took, and what the phases after it will take"
@@ -351,12 +338,17 @@ def run_study(
     phases: Sequence[int] = tuple(PHASES),  # which phases
     folder: Path | None = None,  # phase notebooks; the project's own when None
 ) -> list[int]:  # the phases that were executed, the others being finished already
-    "Run the phases that are not finished, in order, and write the report. Raises UserError or PhaseFailed."
-    _refuse_several_processes()
+    """Run the phases that are not finished, in order, and write the report; of several processes, the first does.
+
+    Raises UserError or PhaseFailed."""
+    mine = join_team() if check_launcher(os.environ) else None
     folder = folder or experiments_dir()
     cfg = absolute_paths(cfg)
     run_dir, phases = Path(cfg.logging.save_dir), sorted(set(phases))
     check_save_dir(run_dir)
+    if mine is not None and mine.rank > 0:
+        help_run(cfg, run_dir, mine)
+        return []
     with ExitStack() as held:
         if run_dir.is_dir():
             _take(run_dir, held)
@@ -366,7 +358,10 @@ def run_study(
             check_notebook(notebook_of(p, folder))
         save_resolved(cfg, run_dir)
         _take(run_dir, held)
-        return _run_phases(cfg, run_dir, phases, folder)
+        executed = _run_phases(cfg, run_dir, phases, folder)
+    if mine is not None:
+        dismiss(mine)
+    return executed
 
 # %% ../../nbs/19_runner/05_cli.ipynb #advice
 _ADVICE = {
@@ -508,6 +503,19 @@ def _trusting(cfg: Config, trust: bool) -> Iterator[None]:
         os.environ.pop(name)
         os.environ |= {} if before is None else {name: before}
 
+# %% ../../nbs/19_runner/05_cli.ipynb #cli-run-by
+def _repeated(option: str, values: Sequence) -> list[str]:
+    "An option given once for each value"
+    return [word for value in values for word in (option, str(value))]
+
+
+def _run_by(processes: int, arguments: Sequence[str]) -> None:
+    "The same run by several processes. Raises UserError inside a launcher, PhaseFailed when one of them fails."
+    if check_launcher(os.environ):
+        raise UserError(f"--processes is {processes} under torchrun, which starts the processes itself: leave it out")
+    if run_processes(processes, ["run", *arguments]):
+        raise PhaseFailed(f"one of the {processes} processes ended with an error, which it has told above")
+
 # %% ../../nbs/19_runner/05_cli.ipynb #cli-run
 @app.command()
 def run(
@@ -518,6 +526,7 @@ def run(
     resume: Annotated[bool, typer.Option("--resume", help="Continue with the run folder's own configuration.")] = False,
     seeds: Annotated[int | None, typer.Option(help="Training seeds per variant; short for --set eval.seeds=N.")] = None,
     trust: TrustOption = False,
+    processes: Annotated[int, typer.Option(min=1, help="Processes that share capture and training.")] = 1,
     all_: AllOption = False,
 ) -> None:
     "Run the study, or some of its phases; finished phases are kept."
@@ -526,9 +535,34 @@ def run(
     run_dir = Path(cfg.logging.save_dir)
     if resume:
         cfg = _saved_config(run_dir, overrides)
+    if processes > 1:
+        flags = [*(["--resume"] if resume else []), *(["--all"] if all_ else [])]
+        _run_by(processes, ["--config", config, *_repeated("--phase", phase), *_repeated("--set", overrides), *flags])
+        return
     with _trusting(cfg, trust):
         run_study(cfg, phase or tuple(PHASES), _home(ctx) / "nbs" / "experiments")
-    _show(run_dir, all_)
+    if int(os.environ.get("RANK") or 0) == 0:
+        _show(run_dir, all_)
+
+# %% ../../nbs/19_runner/05_cli.ipynb #cli-sweep
+@app.command()
+def sweep(
+    file: Annotated[Path, typer.Argument(help="A YAML file: folder, grid, executor.")],
+    gather_only: Annotated[
+        bool, typer.Option("--gather", help="Start nothing; make the table of what is there.")
+    ] = False,
+) -> None:
+    "Make runs from a grid, hand them to Slurm or to this machine, and gather one table."
+    from polytope_hsae.runner.sweep import failed_runs, gather_runs, read_sweep, submit_runs, sweep_runs
+
+    asked = read_sweep(file)
+    runs = sweep_runs(asked)
+    failed = {} if gather_only else failed_runs(runs, submit_runs(asked, runs))
+    typer.echo(f"{len(runs)} runs; table: {gather_runs(asked)}")
+    if failed:
+        raise PhaseFailed(
+            f"{len(failed)} of {len(runs)} runs failed: " + ", ".join(f"{k} (see {v})" for k, v in failed.items())
+        )
 
 # %% ../../nbs/19_runner/05_cli.ipynb #cli-plan
 @app.command()
