@@ -537,6 +537,7 @@ def run(
         cfg = _saved_config(run_dir, overrides)
     if processes > 1:
         flags = [*(["--resume"] if resume else []), *(["--all"] if all_ else [])]
+        flags += ["--trust-remote-code"] if trust else []
         _run_by(processes, ["--config", config, *_repeated("--phase", phase), *_repeated("--set", overrides), *flags])
         return
     with _trusting(cfg, trust):
