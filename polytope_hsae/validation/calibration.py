@@ -7,7 +7,7 @@ __all__ = ['CALIBRATED', 'FALSE_TILT', 'UNJUDGED', 'concept_axes', 'planted_rows
            'edge_figures', 'planted_worlds', 'Calibration', 'calibrate', 'calibrated_results', 'crossfit_results']
 
 # %% ../../nbs/09_validation/10_calibration.ipynb #imports
-from typing import Iterable, Literal, Mapping, NamedTuple, Sequence
+from typing import Iterable, Literal, Mapping, NamedTuple
 
 import networkx as nx
 import numpy as np

@@ -8,7 +8,7 @@ __all__ = ['cooccurrence_counts', 'ppmi', 'corpus_vectors', 'branch_places', 'br
 # %% ../../nbs/09_validation/11_cooccurrence.ipynb #imports
 import numpy as np
 import torch
-from scipy.sparse import coo_matrix, csr_matrix, diags
+from scipy.sparse import coo_matrix, csr_matrix
 from scipy.sparse.linalg import svds
 from scipy.stats import spearmanr
 from torch import Tensor
