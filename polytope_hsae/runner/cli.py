@@ -13,6 +13,7 @@ import errno
 import io
 import json
 import os
+import re
 import shutil
 import sys
 import time
@@ -294,12 +295,19 @@ def _report_progress(run_dir: Path, phase: int, phases: Sequence[int], seconds: 
     left = seconds_left(measured, [p for p in phases if p > phase])
     typer.echo(phase_line(f"Phase {phase} of {len(PHASES)}, {PHASES[phase].title.replace('_', ' ')}", seconds, left))
 
+# %% ../../nbs/19_runner/05_cli.ipynb #sweep
+def _sweep(run_dir: Path) -> None:
+    "Remove the half-written files that a killed run has left"
+    for path in run_dir.rglob(".*") if (run_dir / "config.yaml").is_file() else ():
+        if re.fullmatch(r"\..+\.[0-9a-f]{8}", path.name) and path.is_file():
+            path.unlink(missing_ok=True)
+
 # %% ../../nbs/19_runner/05_cli.ipynb #take
 def _take(run_dir: Path, held: ExitStack) -> None:
     "Hold a run's folder, wait for what a killed run has left running in it, and make damaged figures whole"
     held.enter_context(hold(run_dir / RUN_LOCK))
     with hold(run_dir / PHASE_LOCK, patience=15):
-        pass
+        _sweep(run_dir)
     if restored := restore_results(run_dir):
         typer.echo(
             f"results.json was damaged: figures of phase {', '.join(map(str, restored))} restored from its folder."
