@@ -150,7 +150,7 @@ def dose(
     Cost: one product with the unembedding, and a pass of the model for a prompt that is new; at an inner block one for
     every dose."""
     edit_D = _edit(ex, direction, dose, prompt)
-    before_V = _log_probs(ex, prompt, None)
+    before_V = ex.once(("before", prompt), lambda: _log_probs(ex, prompt, None))
     after_V = before_V if edit_D is None else _log_probs(ex, prompt, edit_D)
     top = torch.maximum(before_V, after_V).topk(min(most, len(before_V))).indices.tolist()
     decode = ex.setup.loaded.tokenizer.decode
