@@ -288,7 +288,7 @@ class TrainingConfig(Section):
     "The optimiser and its schedules, shared by baseline and teacher."
 
     optimizer: Literal["adamw"] = "adamw"  # the optimiser
-    lr: Positive = 3e-4  # learning rate after warm-up
+    lr: Annotated[float, Field(gt=0, le=10)] = 3e-4  # learning rate after warm-up, at most 10
     weight_decay: NonNegative = 1e-4  # decoupled weight decay
     grad_clip: Positive = 1.0  # largest gradient norm
     batch_size_acts: Count = 8_192  # activations per step
@@ -769,7 +769,9 @@ def _config_text(
             return f.read(_MOST_TEXT + 1), one_line(path.name)
     except (OSError, ValueError) as e:  # it cannot be read, is no UTF-8, or cannot be the name of a file
         reason = "is not readable text" if os.path.exists(path) else "does not exist"
-        fix = f"give a preset ({', '.join(presets())}) or the path of a YAML file"
+        near = difflib.get_close_matches(name, presets(), 1)
+        fix = f"did you mean '{near[0]}'? Else " if near else ""
+        fix += f"give a preset ({', '.join(presets())}) or the path of a YAML file"
         raise UserError(f"configuration '{one_line(name)}' {reason}; {fix}") from e
 
 # %% ../nbs/02_config.ipynb #c036

@@ -4,11 +4,11 @@
 
 # %% auto #0
 __all__ = ['Verdict', 'KEY', 'SCHEMA_VERSION', 'GEOMETRY_WORDS', 'MODEL_WORDS', 'CONDITION_WORDS', 'LEVEL_WORDS',
-           'GEOMETRY_PHRASES', 'MODEL_PHRASES', 'CONDITION_PHRASES', 'WHO', 'NULL_PHRASES', 'Null', 'Result', 'select',
-           'describe_key', 'PhaseResults', 'RunResults', 'fields_from_v1', 'result_from_v1', 'metadata_from_v1',
-           'run_from_v1', 'read_results', 'load_results', 'write_phase', 'statistic_text', 'variant_text',
-           'measure_text', 'name_text', 'value_text', 'count_text', 'null_text', 'nearest_null', 'nearest_null_text',
-           'describe']
+           'GEOMETRY_PHRASES', 'MODEL_PHRASES', 'CONDITION_PHRASES', 'SIDES', 'WHO', 'NULL_PHRASES', 'Null', 'Result',
+           'select', 'describe_key', 'PhaseResults', 'RunResults', 'fields_from_v1', 'result_from_v1',
+           'metadata_from_v1', 'run_from_v1', 'read_results', 'load_results', 'write_phase', 'statistic_text',
+           'variant_text', 'measure_text', 'name_text', 'value_text', 'count_text', 'null_text', 'nearest_null',
+           'nearest_null_text', 'describe']
 
 # %% ../nbs/01_results.ipynb #results-imports
 import json
@@ -410,8 +410,8 @@ GEOMETRY_WORDS = {  # statistic → what people read; a statistic that is not he
     "angle_within_10": "angles within 10° of 90°",
     "antonym_cosine": "cosine of antonyms",
     "opposed_class_cosine": "cosine of opposed classes less that of others",
-    "ratio_invariance_kl": "KL of the children's shares when steering",
-    "ratio_invariance_below": "families with a KL below the bound when steering",
+    "ratio_invariance_kl": "KL of the children's shares under steering",
+    "ratio_invariance_below": "share of families with a KL below the bound under steering",
     "contrast_target": "shift of the target contrast",
     "contrast_subordinate_share": "shift of the subordinate contrast",
     "random_hull_farther": "random hulls farther than a family's own",
@@ -431,6 +431,7 @@ MODEL_WORDS = {  # the same for trained models
     "one_minus_ce": "1 − CE",
     "kl": "KL of the output",
     "l0": "L0",
+    "dead_fraction": "share of dead latents",
     "auc": "AUC",
     "purity_equal_rate": "purity at equal rate",
     "leakage_equal_rate": "leakage at equal rate",
@@ -515,7 +516,8 @@ def name_text(r: Result) -> str:
 # %% ../nbs/01_results.ipynb #w006_3
 def value_text(r: Result) -> str:
     "Value, unit and interval of a figure"
-    return f"{_number(r.value)}{' ' + r.unit if r.unit else ''}{_spread(r.low, r.high)}"
+    unit = "°" if r.unit == "deg" else f" {r.unit}".rstrip()
+    return f"{_number(r.value)}{unit}{_spread(r.low, r.high)}"
 
 # %% ../nbs/01_results.ipynb #w006_4
 def count_text(r: Result) -> str:
@@ -558,9 +560,9 @@ GEOMETRY_PHRASES = {  # statistic → a whole phrase
     "vertex_skill": "how much better than guessing held-out words find their own concept among its siblings",
     "edge_cv": "how unequal the edges of a family's simplex are, as their spread over their mean",
     "gram_error": "how far a family's vectors are from a regular simplex",
-    "angle_offset": "angle between a parent's vector and what a child adds, less 90°",
-    "angle_distance": "distance of the angle between a parent's vector and what a child adds from 90°",
-    "angle_within_10": "share of angles between a parent's vector and what a child adds within 10° of 90°",
+    "angle_offset": "angle between {sides}, less 90°",
+    "angle_distance": "distance of the angle between {sides} from 90°",
+    "angle_within_10": "share of angles between {sides} within 10° of 90°",
     "antonym_cosine": "cosine between words of opposite meaning",
     "opposed_class_cosine": "cosine between two opposed classes of words, less that between other classes",
     "ratio_invariance_kl": "how far steering a parent shifts the shares of its children",
@@ -624,9 +626,6 @@ CONDITION_PHRASES = {  # condition → how it was measured; one that is not here
     "disjoint": "the parent estimated without the child's words",
     "whole_set": "the child's words among the parent's, as published",
     "split": "the child's training words among the parent's, as published",
-    "siblings": "between two siblings' difference and their parent",
-    "cousins": "between two differences in unrelated families",
-    "chain": "between grandparent, parent and child",
     "joy_sadness": "joy and sadness",
     "flattened": "children counted among the others",
     "parents_only": "children silenced",
@@ -642,6 +641,13 @@ CONDITION_PHRASES = {  # condition → how it was measured; one that is not here
     "training_match_soft": "its latent matched on training contexts, labelled by the model's own probabilities",
     "own_latent_soft": "its latent the one that the teacher set, labelled by the model's own probabilities",
     "reference_soft": "read without a dictionary, labelled by the model's own probabilities",
+}
+
+# %% ../nbs/01_results.ipynb #phrases-sides
+SIDES = {  # condition of an angle → what it lies between; else a parent's vector and what a child adds
+    "siblings": "two siblings' difference and their parent's vector",
+    "cousins": "two differences in unrelated families",
+    "chain": "what a parent adds to a grandparent and what a child adds to the parent",
 }
 
 # %% ../nbs/01_results.ipynb #phrases-who
@@ -674,8 +680,9 @@ def describe(r: Result) -> str:
     Which variant it is of stands in a column of its own, and is not repeated here.
     """
     level = dict(who=WHO.get(r.level, "concept"), latents=f"{r.level} latents".strip())
-    text = (GEOMETRY_PHRASES | MODEL_PHRASES)[r.statistic].format(**level)
-    condition = CONDITION_PHRASES.get(r.condition, r.condition.replace("_", " "))
+    sides = SIDES.get(r.condition, "a parent's vector and what a child adds")
+    text = (GEOMETRY_PHRASES | MODEL_PHRASES)[r.statistic].format(**level, sides=sides)
+    condition = "" if r.condition in SIDES else CONDITION_PHRASES.get(r.condition, r.condition.replace("_", " "))
     text += f" ({condition})" if condition else ""
     text += f", at dose {r.dose:g}" if r.dose is not None else ""
     against = NULL_PHRASES.get(r.against or "", variant_text(r.against or ""))

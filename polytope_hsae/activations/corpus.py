@@ -51,13 +51,17 @@ def special_tokens(
     return sorted(filter(None, added | set(tokenizer.all_special_tokens)), key=lambda token: (-len(token), token))
 
 # %% ../../nbs/07_activations/00_corpus.ipynb #corpus-parted
-def _parted(texts: Iterable[str], special: Sequence[str]) -> Iterator[tuple[int, str]]:
-    "Fingerprints and texts of documents, repeats left out, a text cut at special tokens. Memory: the fingerprints."
+def _parted(texts: Iterable[str], special: Sequence[str], left_out: list[int]) -> Iterator[tuple[int, str]]:
+    """Fingerprints and texts of documents, a text cut at special tokens; the fingerprints of repeats go to `left_out`.
+
+    Memory: the fingerprints."""
     cut, seen = re.compile("|".join(map(re.escape, special)) or "(?!)"), set()
     for text in texts:
         for part in cut.split(text):
             key = text_key(part)
-            if part.strip() and key not in seen:
+            if part.strip() and key in seen:
+                left_out.append(key)
+            elif part.strip():
                 seen.add(key)
                 yield key, part
 
@@ -89,9 +93,9 @@ def read_documents(
 
     Raises UserError when there is no text. Cost: that of the tokenizer, about 1 µs per token on two threads. Memory:
     4 bytes per token, about 120 per document, and a million characters of text, or the longest one."""
-    token_N, start_M1, key_M = array("i"), array("q", [0]), array("Q")
+    token_N, start_M1, key_M, left_out = array("i"), array("q", [0]), array("Q"), list[int]()
     with tqdm(total=max_tokens, desc="tokenising", unit=" tok", unit_scale=True) as bar:
-        for some in _chunks(_parted(texts, special_tokens(tokenizer)), chunk):
+        for some in _chunks(_parted(texts, special_tokens(tokenizer), left_out), chunk):
             before = len(token_N)
             found = tokenizer([text for _, text in some], add_special_tokens=False)["input_ids"]
             for (key, _), ids in zip(some, found):
@@ -104,6 +108,8 @@ def read_documents(
                 break
     if not key_M:
         raise UserError("the text source holds no document of at least two tokens: check data.source")
+    if left_out:
+        tqdm.write(f"{len(left_out):,} documents that repeat an earlier one were left out.")
     return Documents(
         np.frombuffer(token_N, np.int32), np.frombuffer(start_M1, np.int64), np.frombuffer(key_M, np.uint64)
     )

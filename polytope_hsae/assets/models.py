@@ -157,7 +157,11 @@ def check_weights(
         fault = _lacking(model, missing, unexpected)
     else:
         needed = [key for key in unexpected if _changes_model(model, key)]
-        if needed:
+        known = ((key, p) for key, p in model.named_parameters() if not p.is_meta)
+        broken = next((key for key, p in known if not torch.isfinite(p.float()).all()), None)
+        if broken is not None:
+            fault = f"has numbers in {broken} that are not finite (NaN or ∞): copy or download it again"
+        elif needed:
             fault = (
                 f"has {len(needed)} weight(s) that its configuration knows nothing of ({needed[0]}, say), and would "
                 "run without them: correct config.json, or merge what was added to the model"

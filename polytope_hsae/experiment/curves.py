@@ -20,7 +20,7 @@ from .setup import RunContext
 from .variants import Recipe, recipes
 from ..metrics.evaluate import Scores
 from ..models.files import load_sae
-from ..results import Null, Result
+from ..results import Null, Result, statistic_text, variant_text
 from ..stats.paired import Interval, crossed_interval, interval_result, steps_to
 from ..training.logging import read_log
 
@@ -159,8 +159,9 @@ def seed_table(
     columns = [score.column for score in scores]
     by_variant = frame.groupby("model", sort=False)[columns]
     mean, sd = by_variant.mean(), by_variant.std(ddof=1)
-    text = {c: [f"{m:.3f} ± {s:.3f}" for m, s in zip(mean[c], sd[c])] for c in columns}
-    return pd.DataFrame({"variant": mean.index, **text})
+    name = {s.column: statistic_text(s.statistic, level=s.level) for s in scores}
+    text = {name[c]: [f"{m:.3f} ± {s:.3f}" for m, s in zip(mean[c], sd[c])] for c in columns}
+    return pd.DataFrame({"variant": [variant_text(v) for v in mean.index], **text})
 
 # %% ../../nbs/16_experiment/11_curves.ipynb #c010_3
 def seed_metadata(

@@ -245,6 +245,15 @@ def published_results(
         )
     return results
 
+# %% ../../nbs/16_experiment/04_geometry_tests.ipynb #of-paper
+_OF_PAPER = {  # rows of `PUBLISHED`, in words
+    "held_out_form": "projection of held-out word forms",
+    "held_out_lemma": "projection of held-out lemmas",
+    "cos_whole": "cosine, nested word sets",
+    "cos_split": "cosine, nested training words",
+    "cos_apart": "cosine, no shared words",
+}
+
 # %% ../../nbs/16_experiment/04_geometry_tests.ipynb #c015_2
 def beside_published(
     table: pd.DataFrame,  # of `like_published`
@@ -255,7 +264,7 @@ def beside_published(
     ours = pd.DataFrame({("here", c): table[c, "median"] for c in table.columns.levels[0]})
     both = pd.concat([ours, PUBLISHED], axis=1).stack(level=1, future_stack=True)
     both.index.names = ["statistic", "rows"]
-    return both.dropna(how="all").reset_index()
+    return both.dropna(how="all").rename(_OF_PAPER, level="statistic").reset_index()
 
 # %% ../../nbs/16_experiment/04_geometry_tests.ipynb #c018
 def antonym_tests(

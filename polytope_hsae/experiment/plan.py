@@ -648,7 +648,7 @@ def _rows(plans: Sequence[PhasePlan], machines: Sequence[Machine], items: int) -
     names = {1: "1 teacher extraction", 2: "2 baseline H-SAE", 3: "3 teacher H-SAE", 4: "4 evaluation"}
     fit = lambda p, m: p.device <= m.device_memory if m.device_memory else p.host <= m.memory
     rows = []
-    for p in sorted(plans, key=lambda p: -p.amounts.seconds(here.rates)):
+    for p in plans:
         sizes = f"{p.activations / 1e6:,.4g}", f"{p.disk / giga:.1f}", f"{p.host / gib:.1f}", f"{p.device / gib:.1f}"
         rows.append(row(names[p.phase], p.amounts, [fit(p, m) for m in machines], *sizes))
     whole = Amounts().plus(*(p.amounts for p in plans))
@@ -661,7 +661,7 @@ def _rows(plans: Sequence[PhasePlan], machines: Sequence[Machine], items: int) -
 # %% ../../nbs/16_experiment/16_plan.ipynb #heading
 def _heading(cfg: Config, shape: ModelShape, here: Machine) -> list[str]:
     "What is planned, and what this machine does in a second"
-    r, threads = here.rates, f"{torch.get_num_threads()} threads"
+    r, threads = here.rates, f"{torch.get_num_threads()} thread{'s' * (torch.get_num_threads() > 1)}"
     where = f"a GPU with {here.device_memory / 1e9:.0f} GB" if here.device_memory else threads
     return [
         f"{cfg.model.name}: V = {shape.vocabulary:,}, d = {shape.width:,}, {shape.blocks} blocks; "
@@ -677,7 +677,7 @@ def plan_text(
     here: Machine,  # as probed
     items: int = 9,  # kinds of work that are listed
 ) -> str:  # at most 25 lines of at most 110 characters
-    "What a run will ask of this machine and of named ones, what takes longest here first."
+    "What a run will ask of this machine and of named ones, phase by phase, then the work that takes longest here."
     on_gpu, on_cpu = plan_phases(cfg, shape, True), plan_phases(cfg, shape)
     plans = [g._replace(host=c.host) if not here.device_memory else g for g, c in zip(on_gpu, on_cpu)]
     machines = [here, *named_machines()]
@@ -689,7 +689,11 @@ def plan_text(
     two, least, log = parts["hsae.subspace_dim"] / 1e9, sum(parts.values()) / 1e9, cfg.logging
     most = two * cfg.eval.seeds * (log.keep_last_k + 1) / 2
     last = f"With two checkpoints of a model in training {least:.1f} GB of disk; those kept take up to {most:.1f} GB."
-    return "\n".join([*_heading(cfg, shape, here), "", *table[:6], "", *table[6:], "", last])
+    took, asked = hours(plans, here), cfg.run.budget_hours
+    budget = f"budget (run.budget_hours): {asked:.3g} h; here the run takes {_hours(3600 * took)} h"
+    budget += "." if took <= asked else ", which is more."
+    last += "\nHours in brackets: memory does not suffice." if any("(" in x for row in rows for x in row[6:]) else ""
+    return "\n".join([*_heading(cfg, shape, here), budget, "", *table[:6], "", *table[6:], "", last])
 
 # %% ../../nbs/16_experiment/16_plan.ipynb #room
 class Room(NamedTuple):

@@ -242,12 +242,15 @@ def answer_lines(
         lines = _columns([(*row[:3], row[4]) for row in rows])
     return [f"{title}: {tally(found)}", *lines]
 
+# %% ../../nbs/19_runner/01_answers.ipynb #claims-of-targets
+_OF_TARGETS = (("disjoint_cosine", ""), ("angle_offset", "disjoint"), ("cohen_d", ""))  # what a target speaks of
+
 # %% ../../nbs/19_runner/01_answers.ipynb #claims
 def claims(run: RunResults) -> list[Result]:
-    "The claims about the geometry of the model that carry a verdict and are no target of the mission"
+    "The claims about the geometry that carry a verdict and speak of nothing that a target of the mission speaks of"
     phase = run.phases.get(1)
     found = select(phase.results if phase else [], variant="real", kind="value", target=None)
-    return [r for r in found if r.verdict]
+    return [r for r in found if r.verdict and r.measure not in _OF_TARGETS]
 
 # %% ../../nbs/19_runner/01_answers.ipynb #beside-controls
 def _beside_controls(found: Sequence[Answer]) -> str:

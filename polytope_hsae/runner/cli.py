@@ -19,7 +19,7 @@ import sys
 import time
 from contextlib import ExitStack, contextmanager
 from pathlib import Path
-from typing import Annotated, Any, Iterator, Literal, Sequence
+from typing import Annotated, Any, Iterator, Literal, NoReturn, Sequence
 
 import typer
 import yaml
@@ -273,12 +273,22 @@ def _check_order(cfg: Config, run_dir: Path, phases: Sequence[int], folder: Path
 # %% ../../nbs/19_runner/05_cli.ipynb #check-inputs
 def _check_inputs(cfg: Config, phases: Sequence[int]) -> None:
     "Raise UserError when a model that these phases read, or the text that phase 1 reads, is none or out of reach."
-    from polytope_hsae.assets.lookup import check_model_name
+    from polytope_hsae.assets.lookup import check_model_name, model_width
     from polytope_hsae.assets.taxonomy import read_taxonomy
     from polytope_hsae.assets.texts import check_source
 
     if phases:
         check_model_name(cfg.model.name, cfg.model.revision)
+        width = model_width(cfg.model.name, cfg.model.revision)
+        if width is not None and cfg.hsae.subspace_dim >= width:
+            raise UserError(
+                f"hsae.subspace_dim is {cfg.hsae.subspace_dim}, but a subspace orthogonal to its parent has at most "
+                f"{width - 1} dimensions in a residual of {width}: lower it"
+            )
+    if phases and cfg.model.device == "cuda":
+        from polytope_hsae.assets.models import resolve_device  # takes seconds to import
+
+        resolve_device("cuda")
     if 1 in phases:
         check_source(cfg.data.source, cfg.data.column)
     if 1 in phases and cfg.concepts.ontology != "wordnet":
@@ -388,6 +398,18 @@ def _with_advice(e: Exception) -> str:
     advice = _ADVICE.get(e.errno or 0) if isinstance(e, OSError) else None
     return f"{e.strerror} ({e.filename or 'no file named'}): {advice}" if isinstance(e, OSError) and advice else str(e)
 
+# %% ../../nbs/19_runner/05_cli.ipynb #usage-error
+_UsageError: Any = typer.BadParameter.__base__  # of the click that typer carries, whichever that is
+
+# %% ../../nbs/19_runner/05_cli.ipynb #refuse-usage
+def _refuse_usage(error: Any) -> NoReturn:
+    "A mistyped command or option in one line, with what was perhaps meant; no command at all still shows the help."
+    if type(error).__name__ == "NoArgsIsHelpError":
+        raise error
+    command = error.ctx.command_path if error.ctx else "polytope-hsae"
+    typer.echo(f"error: {one_line(error.format_message())} (see {command} --help)", err=True)
+    raise typer.Exit(2) from error
+
 # %% ../../nbs/19_runner/05_cli.ipynb #c023
 class _OneLineErrors(typer.core.TyperGroup):
     """Turns the errors a user should read into one line and an exit code.
@@ -397,11 +419,16 @@ class _OneLineErrors(typer.core.TyperGroup):
 
     def parse_args(self, ctx, args):
         ctx.obj = {**(ctx.obj or {}), "debug": "--debug" in args}
-        return super().parse_args(ctx, [a for a in args if a != "--debug"])
+        try:
+            return super().parse_args(ctx, [a for a in args if a != "--debug"])
+        except _UsageError as e:
+            _refuse_usage(e)
 
     def invoke(self, ctx):
         try:
             return super().invoke(ctx)
+        except _UsageError as e:
+            _refuse_usage(e)
         except (UserError, PhaseFailed, OSError, ImportError) as e:
             if ctx.obj["debug"]:
                 raise
