@@ -149,7 +149,9 @@ def other_kernels(device: str) -> dict[str, Tensor]:
         "explained variance": torch.tensor(ev.compute()),
     }
     for cap in (None, 30.0):
-        effects = steer_contexts(resid_BD, drawn(3, D, seed=4).to(device), words, torch.arange(3), gamma_VD, softcap=cap)
+        effects = steer_contexts(
+            resid_BD, drawn(3, D, seed=4).to(device), words, torch.arange(3), gamma_VD, softcap=cap
+        )
         found[f"steer{', capped' * (cap is not None)}"] = effects.on_ABN
     return found
 
