@@ -91,10 +91,9 @@ def primary_table(primaries: Sequence[Primary]) -> pd.DataFrame:  # one row per 
     return pd.DataFrame(rows)
 
 # %% ../../nbs/16_experiment/18_primary.ipynb #primary-metadata
-def primary_metadata(primaries: Sequence[Primary]) -> dict[str, list[dict]]:
-    "The same for `results.json`"
-    fields = ("endpoint", "p", "adjusted", "verdict")
-    return {"primary": [{f: getattr(p, f) for f in fields} for p in primaries]}
+def primary_metadata(primaries: Sequence[Primary]) -> dict[str, str]:
+    "The same for `results.json`: a line for each endpoint, as the report lists it"
+    return {f"primary.{p.endpoint}": f"{p.verdict}, p {p.p:.2g}, corrected {p.adjusted:.2g}" for p in primaries}
 
 # %% ../../nbs/16_experiment/18_primary.ipynb #designs
 DESIGNS = ((5, 80), (5, 200))  # seeds × concepts, beside the run's own
