@@ -107,8 +107,11 @@ class Explorer:
 @patch(as_prop=True)
 def setup(self: Explorer) -> "Setup":
     "Language model, geometry and chosen concepts. Cost: loading the model, once."
+    from transformers.utils.logging import disable_progress_bar
+
     from polytope_hsae.experiment.prepare import prepare  # takes seconds to import
 
+    disable_progress_bar()  # else a bar of loading stands among the panels
     return self.once("setup", lambda: prepare(self.cfg, self.run_dir))
 
 # %% ../../nbs/17_explorer/00_records.ipynb #explorer-store

@@ -668,6 +668,7 @@ def _explorer_server(run_dir: Path, voila: bool, browser: bool) -> tuple[list[st
     "Command line, environment and address of a server on this machine that asks for a token."
     import secrets
     import socket
+    from importlib.resources import files
 
     with socket.socket() as s:
         s.bind(("127.0.0.1", 0))
@@ -676,8 +677,8 @@ def _explorer_server(run_dir: Path, voila: bool, browser: bool) -> tuple[list[st
     env = os.environ | {"JUPYTER_TOKEN": token}
     quiet = [] if browser else ["--no-browser"]
     if voila:
-        templates = Path(__file__).resolve().parent.parent / "explorer"
-        paths = [str(templates), *filter(None, [os.environ.get("JUPYTER_PATH")])]
+        templates = str(files("polytope_hsae") / "explorer")
+        paths = [templates, *filter(None, [os.environ.get("JUPYTER_PATH")])]
         env |= {"JUPYTER_PATH": os.pathsep.join(paths)}  # Voilà's own template loads a font from elsewhere
         command = ["voila", EXPLORER, "--Voila.ip=127.0.0.1", "--Voila.auto_token=True", "--template=polytope"]
         page = ""
