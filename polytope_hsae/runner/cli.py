@@ -811,6 +811,7 @@ SHIPPED = {
     "configs": ("demo.yaml",),
     "data": (
         "emotions.yaml",
+        "labels_checked.csv",
         "preferred_parents.txt",
         "short_words.txt",
         "skipped_synsets.txt",
