@@ -56,6 +56,7 @@ def tree_checks() -> list[bool]:
         passes("stored outputs belong to their code", "python", "scripts/outputs.py", "--check"),
         passes("the wheel carries all a run needs", "python", "scripts/wheel.py"),
         passes("the site has every page, and every link leads somewhere", "python", "scripts/docs.py", "--check"),
+        passes("the explorer answers in a browser", "python", "scripts/browser.py"),
     ]
 
 
