@@ -30,10 +30,10 @@ VIEW_STYLE = """
 .polytope-view code { white-space: pre; background: none; color: inherit; padding: 0 }
 .polytope-view .soft { opacity: .75 }
 .polytope-view .reason { border-left: 3px solid var(--two); padding-left: .6rem }
-.polytope-view .side-by-side { display: flex; flex-wrap: wrap; gap: 4px 28px }
+.polytope-view .side-by-side { display: flex; flex-wrap: wrap; gap: 4px 20px }
 .polytope-view .bar { display: inline-block; height: 9px; min-width: 1px; vertical-align: middle }
 .polytope-view .bar.after { background: var(--one) }
-.polytope-view .bar.before { background: var(--grey) } .polytope-view .bars { width: 130px; line-height: 10px }
+.polytope-view .bar.before { background: var(--grey) } .polytope-view .bars { width: 80px; line-height: 10px }
 .polytope-view .word { display: inline-block; margin: 1px 9px 1px 0 } .polytope-view .word.train { opacity: .8 }
 .polytope-view .word.validation { border-bottom: 2px solid var(--two) }
 .polytope-view .word.test { border-bottom: 2px solid var(--one) }

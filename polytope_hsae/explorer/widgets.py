@@ -132,7 +132,7 @@ def concepts_panel(
 def latent_controls(
     ex: Explorer,
     then: Callable[[], None],  # called when another latent was chosen
-) -> list[w.Dropdown]:  # variant, seed, latent, child
+) -> list[w.Dropdown]:  # variant, seed, latent, child (−1: the latent itself)
     "Four linked lists that choose a latent."
     from polytope_hsae.explorer.latents import latent, latents
 
@@ -154,12 +154,18 @@ def latent_controls(
         if owner is not child:
             below = latent(ex, variant.value, seed.value, number.value).children
             fires = lambda c: f"in {c.given_parent:.0%} of its contexts" if c.use else "never fires"
-            offer(child, [("the latent itself", None), *((f"{c.label}, {fires(c)}", c.child) for c in below)])
+            offer(child, [("the latent itself", -1), *((f"{c.label}, {fires(c)}", c.child) for c in below)])
         then()
 
     variant.value = next((v for v in ex.variants if v == "teacher"), ex.variants[0])
     on_change([variant, seed, number, child], update)(None)
     return [variant, seed, number, child]
+
+# %% ../../nbs/17_explorer/07_widgets.ipynb #chosen
+def _chosen(controls: Sequence[w.Dropdown]) -> tuple[str, int, int, int | None]:
+    "Variant, seed, latent and child that four lists have chosen; None for the latent itself"
+    variant, seed, number, child = (control.value for control in controls)
+    return variant, seed, number, None if child < 0 else child
 
 # %% ../../nbs/17_explorer/07_widgets.ipynb #latents-panel
 def latents_panel(
@@ -172,7 +178,7 @@ def latents_panel(
 
     def show() -> None:
         if controls:
-            fill(sheet, lambda: latent_view(latent(ex, *(control.value for control in controls))))
+            fill(sheet, lambda: latent_view(latent(ex, *_chosen(controls))))
 
     controls += latent_controls(ex, show)
     show()
@@ -200,15 +206,16 @@ def steering_panel(
     kind = {name: ", parent" for name in ex.parents}
     named = [(f"{label(name)}{kind.get(name, ', child')}", name) for name in steerable(ex)]
     prompt = w.Text(ex.prompt, description="Sentence", layout={"width": "640px"}, continuous_update=False)
-    what = w.ToggleButtons(options=["a concept", "a latent"], description="Add")
+    what = w.ToggleButtons(options=["add a concept", "add a latent"], style={"button_width": "120px"})
     concept = w.Dropdown(options=named, description="Concept", layout={"width": "420px"})
     slider = w.FloatSlider(1.0, min=-4, max=4, step=0.1, description="Dose", layout={"width": "640px"})
-    button, bars, texts = w.Button(description="Continue the sentence"), _sheet(), _sheet()
+    button = w.Button(description="Continue the sentence", layout={"width": "190px"})
+    bars, texts = _sheet(), _sheet()
     controls: list[w.Dropdown] = []
 
     def chosen() -> list[Any]:
-        synset = concept.value if what.value == "a concept" else None
-        return _directions(ex, synset, [control.value for control in controls])
+        synset = concept.value if what.value == "add a concept" else None
+        return _directions(ex, synset, _chosen(controls))
 
     def show(*_: Any) -> None:
         if controls:
@@ -222,9 +229,9 @@ def steering_panel(
         fill(texts, lambda: continuations_view(prompt.value, [plain(), *said()]))
 
     def choose(*_: Any) -> None:
-        concept.layout.display = "" if what.value == "a concept" else "none"
+        concept.layout.display = "" if what.value == "add a concept" else "none"
         for control in controls:
-            control.layout.display = "none" if what.value == "a concept" else ""
+            control.layout.display = "none" if what.value == "add a concept" else ""
         show()
 
     controls += latent_controls(ex, show)
