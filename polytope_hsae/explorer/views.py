@@ -85,7 +85,8 @@ def counted(
 # %% ../../nbs/17_explorer/05_views.ipynb #number
 def _number(value: float | None, unit: str = "") -> str:
     "A value with its unit; a dash where there is none"
-    return "–" if value is None or math.isnan(value) else f"{value:.3g}{' ' + unit if unit else ''}"
+    unit = {"deg": "°", "": ""}.get(unit, f" {unit}")
+    return "–" if value is None or math.isnan(value) else f"{value:.3g}{unit}"
 
 # %% ../../nbs/17_explorer/05_views.ipynb #strip-svg
 def strip_svg(
@@ -240,7 +241,7 @@ def two_runs_view(
         [str(row.phase), esc(row.name), esc(row.a), esc(row.b), esc(row.verdict_a or "–"), esc(row.verdict_b or "–")]
         for row in two.answers
     ]
-    turned = sum(row.verdict_a != row.verdict_b for row in two.answers)
+    turned = sum(row.verdict_a != row.verdict_b for row in two.answers)  # they stand first
     concepts = [
         [esc(row.label), "yes" if row.in_a else "no", "yes" if row.in_b else "no", _number(row.cosine)]
         for row in sorted(two.concepts, key=lambda row: (row.cosine is None, row.cosine or 0.0))
@@ -249,8 +250,10 @@ def two_runs_view(
     return (
         f"<h4>{counted(len(settings), 'setting')} that differ{'s' * (len(settings) == 1)}</h4>"
         + (table_html(["setting", two.a, two.b], settings) if settings else "")
-        + f"<h4>{counted(turned, 'verdict')} of {len(answers)} changed, the changed ones first</h4>"
-        + table_html(head, answers)
+        + f"<h4>{counted(turned, 'verdict')} of {len(answers)} changed</h4>"
+        + (table_html(head, answers[:turned]) if turned else "")
+        + f"<details><summary>{counted(len(answers) - turned, 'verdict')} alike in both</summary>"
+        + f"{table_html(head, answers[turned:])}</details>"
         + f"<h4>{counted(len(concepts), 'concept')} taught in one or both</h4>"
         + table_html(["", f"in {two.a}", f"in {two.b}", "cosine of its two vectors"], concepts, [3])
     )
