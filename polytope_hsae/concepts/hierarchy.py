@@ -12,7 +12,7 @@ from typing import Any, Iterable
 
 import networkx as nx
 
-from .lexicon import Lexicon, data_dir
+from .lexicon import Lexicon
 
 # %% ../../nbs/06_concepts/01_hierarchy.ipynb #c006
 def hierarchy(

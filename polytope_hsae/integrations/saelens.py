@@ -33,7 +33,6 @@ from polytope_hsae.integrations.trained import (
 from ..models.base import SAE, SparseCodes
 from ..models.batchtopk import BatchTopKHSAE
 from ..models.files import load_sae
-from ..models.flat import FlatSAE
 from ..models.hierarchical import FlatDictionary, HierarchicalSAE
 from ..training.init import InputMap, load_input_map
 
