@@ -4,11 +4,12 @@
 
 # %% auto #0
 __all__ = ['Count', 'Positive', 'NonNegative', 'Share', 'DType', 'Block', 'Source', 'Ontology', 'Metric', 'Endpoint', 'OWN_NAMES',
-           'PACKAGES', 'source_shares', 'Section', 'RunConfig', 'ModelConfig', 'DataConfig', 'ConceptsConfig',
+           'TRUST', 'PACKAGES', 'source_shares', 'Section', 'RunConfig', 'ModelConfig', 'DataConfig', 'ConceptsConfig',
            'GeometryConfig', 'TeacherConfig', 'HSAEConfig', 'BaselineConfig', 'StageAConfig', 'StageBConfig',
            'EarlyStopConfig', 'TuneConfig', 'TrainingConfig', 'ValidationConfig', 'TargetsConfig', 'EvalConfig',
            'AblateConfig', 'LoggingConfig', 'Config', 'config_keys', 'parse_yaml', 'presets_dir', 'presets',
-           'load_config', 'absolute_paths', 'check_save_dir', 'config_hash', 'versions', 'save_resolved', 'read_saved']
+           'load_config', 'absolute_paths', 'check_save_dir', 'check_trust', 'config_hash', 'versions', 'save_resolved',
+           'read_saved']
 
 # %% ../nbs/02_config.ipynb #config-imports
 import difflib
@@ -918,6 +919,20 @@ def check_save_dir(
         )
         found = f"logging.save_dir is '{one_line(str(run_dir))}', into which a run cannot write ({why})"
         raise UserError(f"{found}; name another folder, such as --set logging.save_dir=runs/mine") from e
+
+# %% ../nbs/02_config.ipynb #trust
+TRUST = "POLYTOPE_HSAE_TRUST_REMOTE_CODE"  # variable that the command line's --trust-remote-code sets to 1
+
+# %% ../nbs/02_config.ipynb #check-trust
+def check_trust(
+    cfg: Config,
+) -> None:
+    "Raise UserError when a configuration asks to run a model's own code and whoever runs it does not."
+    if cfg.model.trust_remote_code and os.environ.get(TRUST) != "1":
+        raise UserError(
+            f"the configuration says model.trust_remote_code: true, so that code of '{one_line(cfg.model.name)}' would "
+            f"run with your rights: if you trust its authors, add --trust-remote-code, or set {TRUST}=1"
+        )
 
 # %% ../nbs/02_config.ipynb #c045
 def config_hash(

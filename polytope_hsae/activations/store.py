@@ -19,7 +19,7 @@ from safetensors import safe_open
 from torch import Tensor
 
 from ..core import UserError, atomic_write, file_sha256, read_ahead, read_json, write_tensors
-from ..manifest import checksum
+from ..manifest import sealed, unseal
 
 # %% ../../nbs/07_activations/02_store.ipynb #c006
 STORE_COLUMNS = ("resid", "token", "next_token", "doc", "split", "picked")
@@ -60,8 +60,7 @@ def _read_index(folder: Path) -> dict[str, Any] | None:
     if "metadata" not in index:  # until version 0.1, whose columns had other names too
         raise UserError(f"{folder} holds activations stored by an earlier version: delete it and run phase 1 again")
     read_json(path, again, StoreIndex)
-    told = index.pop("sha256", None)
-    if told not in (None, checksum(index)):
+    if unseal(index) is False:
         raise UserError(f"{path} was cut or changed since it was written (its checksum differs): {again}")
     names = [shard["name"] for shard in index["shards"]]
     if len(set(names)) < len(names):
@@ -140,7 +139,7 @@ def flush(
     self.index.update(progress=progress, counts=counts, complete=complete, dim=self.index.get("dim"))
     if waiting:
         self.index["dim"] = rows["resid"].shape[1]
-    atomic_write(self.folder / "index.json", json.dumps(self.index | {"sha256": checksum(self.index)}, indent=1))
+    atomic_write(self.folder / "index.json", json.dumps(sealed(self.index), indent=1))
 
 # %% ../../nbs/07_activations/02_store.ipynb #c009
 class ActivationStore:

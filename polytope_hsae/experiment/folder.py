@@ -18,7 +18,7 @@ from ..core import UserError, atomic_write, file_sha256, read_json
 from .contexts import CAPTURED
 from .setup import RunContext
 from .variants import Recipe
-from ..manifest import checksum
+from ..manifest import sealed, unseal
 from ..metrics.evaluate import Scores, load_scores
 from ..models.files import save_sae
 from ..training.init import save_input_map
@@ -70,8 +70,7 @@ def save_models(
             own += ["teacher_cosine.json"] if spec.taught else []
             files = {file: file_sha256(folder / file) for file in own}
             record = {"work": work, "origin": _of_model(trained, name, seed), "files": files}
-            record = json.loads(json.dumps(record))  # as a reader will see it
-            atomic_write(folder / "trained.json", json.dumps(record | {"sha256": checksum(record)}))
+            atomic_write(folder / "trained.json", json.dumps(sealed(record)))
 
 # %% ../../nbs/16_experiment/07_folder.ipynb #trained-by
 def trained_by(
@@ -88,9 +87,9 @@ def trained_by(
         found = read_json(folder / "trained.json", "it is made again", dict[str, Any])
     except UserError:
         return None
-    told, files = found.pop("sha256", None), found.get("files")
+    whole, files = unseal(found), found.get("files")
     known = isinstance(files, dict) and {"cfg.json", "model.safetensors", "input_map.safetensors"} <= files.keys()
-    if found.get("work") != work or not known or told != checksum(found):
+    if found.get("work") != work or not known or not whole:
         return None
     intact = all((folder / Path(name).name).is_file() for name in files)
     intact = intact and all(file_sha256(folder / Path(name).name) == sha256 for name, sha256 in files.items())

@@ -23,7 +23,7 @@ from torch import Tensor
 from ..config import Config
 from ..core import UserError, atomic_write, read_json
 from .variants import Recipe, loss_weights, stages_of, train_options, vary
-from ..manifest import checksum
+from ..manifest import sealed, unseal
 from ..training.logging import read_log
 from ..training.step import TrainSpec
 from ..training.turns import train_each
@@ -71,7 +71,7 @@ def _kept_trials(path: Path) -> list[Trial] | None:
     "The trials of a finished search; None when there is none, or its file is not what it was"
     try:
         kept = read_json(path, "it is made again", dict[str, Any])
-        if kept["sha256"] == checksum(kept["trials"]):
+        if unseal(kept):
             return [Trial(*trial) for trial in kept["trials"]]
     except (UserError, LookupError, TypeError):
         pass
@@ -105,8 +105,7 @@ def try_settings(
         watch = validate, lambda specs, report: None, is_done, lambda folder: nullcontext()
         train_each(starts, batches, batch_size, folder, options, *watch)
         kept = [Trial(v, _errors(folder)[name]) for name, v in zip(starts, grid)]
-        plain = json.loads(json.dumps(kept))
-        atomic_write(path, json.dumps({"trials": plain, "sha256": checksum(plain)}))
+        atomic_write(path, json.dumps(sealed({"trials": kept})))
     return kept
 
 # %% ../../nbs/16_experiment/06_tuning.ipynb #c009_2

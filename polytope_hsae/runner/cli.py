@@ -26,9 +26,11 @@ import yaml
 
 from .. import __version__
 from polytope_hsae.config import (
+    TRUST,
     Config,
     absolute_paths,
     check_save_dir,
+    check_trust,
     load_config,
     read_saved,
     save_resolved,
@@ -524,19 +526,13 @@ TrustOption = Annotated[
 @contextmanager
 def _trusting(cfg: Config, trust: bool) -> Iterator[None]:
     "While open, code of a model may run if the command line has said so. UserError when only the configuration does."
-    name = "POLYTOPE_HSAE_TRUST_REMOTE_CODE"
-    if cfg.model.trust_remote_code and not trust and os.environ.get(name) != "1":
-        raise UserError(
-            f"the configuration says model.trust_remote_code: true, so that code of '{one_line(cfg.model.name)}' would "
-            "run with your rights: if you trust its authors, add --trust-remote-code"
-        )
-    before = os.environ.get(name)
-    os.environ[name] = "1" if trust else before or ""
+    before = os.environ.get(TRUST, "")
+    os.environ[TRUST] = "1" if trust else before
     try:
+        check_trust(cfg)
         yield
     finally:
-        os.environ.pop(name)
-        os.environ |= {} if before is None else {name: before}
+        os.environ[TRUST] = before
 
 # %% ../../nbs/19_runner/05_cli.ipynb #cli-run-by
 def _repeated(option: str, values: Sequence) -> list[str]:
@@ -707,8 +703,7 @@ def explore_run(
 
     from polytope_hsae.explorer.records import check_finished
 
-    folder = Path(run).expanduser()
-    run_dir = (folder if folder.is_dir() or not (Path("runs") / run).is_dir() else Path("runs") / run).resolve()
+    run_dir = _run_dir(run).resolve()
     check_finished(run_dir)
     shown_by = "voila" if voila else "jupyterlab"
     if find_spec(shown_by) is None:
@@ -752,9 +747,9 @@ def fetch(names: Annotated[list[str], typer.Argument(help="Assets; an unknown na
 
 # %% ../../nbs/19_runner/05_cli.ipynb #run-dir-of
 def _run_dir(run: str) -> Path:
-    "The folder of a run that is given by its folder, or by its name under runs/"
-    folder = Path(run).expanduser()
-    return folder if folder.is_dir() else Path("runs") / run
+    "The folder of a run that is given by its folder, or by its name under runs/; what was given where there is none"
+    folder, named = Path(run).expanduser(), Path("runs") / run
+    return named if named.is_dir() and not folder.is_dir() else folder
 
 # %% ../../nbs/19_runner/05_cli.ipynb #check-export
 def _check_export(to: str, repo: str | None, dry_run: bool) -> None:

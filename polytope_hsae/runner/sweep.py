@@ -17,14 +17,14 @@ from pathlib import Path
 from typing import Any, NamedTuple, Sequence
 
 import psutil
-import yaml
 from pydantic import BaseModel, ConfigDict, Field, ValidationError
 
-from ..config import load_config
-from ..core import UserError, atomic_write
+from ..config import load_config, parse_yaml
+from ..core import UserError, atomic_write, one_line
 from ..results import load_results
 from .answers import answers, measured_text
 from .page import page, table
+from .phase import saved_values
 
 # %% ../../nbs/19_runner/08_sweep.ipynb #sweep-class
 class Sweep(BaseModel):
@@ -43,11 +43,16 @@ class Sweep(BaseModel):
 def read_sweep(path: Path | str) -> Sweep:
     "Read a sweep's file. Raises UserError."
     try:
-        return Sweep(**yaml.safe_load(Path(path).read_text(encoding="utf-8")))
-    except (OSError, yaml.YAMLError, TypeError) as e:
+        text = Path(path).read_text(encoding="utf-8")
+    except (OSError, ValueError) as e:
         raise UserError(
             f"{path} cannot be read as a sweep ({type(e).__name__}): give a YAML file with a folder and a grid"
         ) from e
+    tree = parse_yaml(text, one_line(str(path)))
+    if not isinstance(tree, dict):
+        raise UserError(f"{path} cannot be read as a sweep: give a YAML file with a folder and a grid")
+    try:
+        return Sweep(**tree)
     except ValidationError as e:
         first = e.errors()[0]
         where, keys = ".".join(map(str, first["loc"])), ", ".join(Sweep.model_fields)
@@ -144,7 +149,7 @@ def gather_runs(sweep: Sweep) -> Path:  # sweep.html; sweep.csv is beside it
     for run in sweep_runs(sweep):
         if not (run.folder / "config.yaml").exists():
             continue
-        config = yaml.safe_load((run.folder / "config.yaml").read_text(encoding="utf-8"))
+        config = saved_values(run.folder)
         values = [str(run.settings[key]) for key in sweep.grid]
         for a in answers(load_results(run.folder), config):
             measured = measured_text(a.result) if a.result else ""

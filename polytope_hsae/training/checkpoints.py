@@ -23,7 +23,7 @@ from fastcore.basics import patch
 from torch import Tensor
 
 from ..core import UserError, atomic_write, file_sha256, read_ahead, read_json, read_tensors, write_tensors
-from ..manifest import checksum
+from ..manifest import sealed, unseal
 
 # %% ../../nbs/12_training/04_checkpoints.ipynb #c006
 def split_tensors(
@@ -132,8 +132,7 @@ def save_checkpoint(
         tmp.mkdir()
         sha256 = write_tensors(tmp / TENSORS, tensors)
         meta = {"version": CHECKPOINT_VERSION, "step": step, "sha256": sha256, "state": skeleton}
-        meta = json.loads(json.dumps(meta))  # as a reader will see it, so that the checksum is of that
-        atomic_write(tmp / META, json.dumps(meta | {"whole": checksum(meta)}))
+        atomic_write(tmp / META, json.dumps(sealed(meta, "whole")))
         shutil.rmtree(target, ignore_errors=True)
         os.replace(tmp, target)
     except OSError as e:
@@ -156,7 +155,7 @@ def load_checkpoint(
     """
     path, older = Path(path), "delete that folder and resume from an older one"
     meta = read_json(path / META, older, dict[str, Any])
-    told, version = meta.pop("whole", None), meta.get("version")
+    whole, version = unseal(meta, "whole"), meta.get("version")
     if version != CHECKPOINT_VERSION:
         raise UserError(
             f"checkpoint {path} has format {version}, and this version reads {CHECKPOINT_VERSION}: "
@@ -164,7 +163,7 @@ def load_checkpoint(
         )
     tensors = read_tensors(path / TENSORS, older)
     if (
-        told != checksum(meta)
+        not whole
         or file_sha256(path / TENSORS) != meta["sha256"]
         or checkpoint_path("", meta["step"]).name != path.name
     ):
