@@ -41,12 +41,12 @@ from polytope_hsae.stats.inference import (
     subtree_weights,
     weighted_medians,
 )
-from ..stats.nulls import shuffled
+from ..stats.nulls import shuffled, unrelated_parents
 from ..validation.antonyms import antonym_pairs, antonym_result, emotion_words, opposed_class_result
 from ..validation.calibration import calibrated_results, crossfit_results, edge_figures, planted_worlds
 from ..validation.claims import CLAIMS
 from ..validation.design import Estimator, Study, Vectors, plan_study, planned_estimator, study_vectors
-from ..validation.interventions import ratio_invariance_results, steering_doses
+from ..validation.interventions import ratio_invariance_results, steering_doses, unrelated_gains
 from ..validation.published import PUBLISHED, contrast_results, contrasts, like_published
 from ..validation.validate import DRAWS, GeometryValidation, compare_metrics, validate_geometry
 from ..visualization.geometry import Matrix
@@ -309,17 +309,19 @@ def steer_concepts(
     run: RunContext,
     tested: GeometryTests,
     contexts: LabelledContexts,  # held out
-    controls: Sequence[Control],
     unmeasured: dict[str, str],  # gets the reason where there are no families
 ) -> Steered:
     "Interventions at the final residual with their controls. Cost: one GEMM of contexts × words per α and direction."
     study, found, ask, rng = tested.study, tested.validation, run.cfg.eval, run.rng
-    rows_RD, controls_NSD = run.setup.g_VD[study.used_R], torch.stack([c.vectors.lemma_SD for c in controls])
+    rows_RD, seeded = run.setup.g_VD[study.used_R], np.random.default_rng(run.cfg.run.seed)
     context_BD, vectors_SD = run.setup.geometry.contexts(contexts.resid_BD), found.vectors.lemma_SD
     doses, shifts, results = pd.DataFrame(), contrasts(rows_RD, study, vectors_SD), []
     with or_say_why("shares of children under steering", unmeasured):
-        doses = steering_doses(context_BD, rows_RD, found.plan, vectors_SD, controls_NSD, ask.steering_magnitudes)
-        results += ratio_invariance_results(doses, study, rng, ask.n_bootstrap, ask.validation.kl)
+        doses = steering_doses(context_BD, rows_RD, found.plan, vectors_SD, seeded, ask.steering_magnitudes)
+        itself_S2 = torch.arange(len(study.token_sets))[:, None].expand(-1, 2)
+        others_NS = unrelated_parents(study.token_sets, itself_S2, study.depth_S, seeded)
+        gains_NF = unrelated_gains(rows_RD, found.plan, vectors_SD, others_NS)
+        results += ratio_invariance_results(doses, gains_NF, study, rng, ask.n_bootstrap, ask.validation.kl)
     with or_say_why("contrasts of siblings", unmeasured):
         if shifts.empty:
             raise TooFew("no concept has a sibling and two children, so that no contrast can be compared with another")

@@ -200,8 +200,8 @@ _SECTIONS = {  # phase 1: heading of a section → the statistics it argues
         "angle_within_10"
     ),
     "What steering does": (
-        "cohen_d sibling_shift shift_minus_3_siblings ratio_invariance_kl ratio_invariance_below contrast_target "
-        "contrast_subordinate_share"
+        "cohen_d sibling_shift shift_minus_3_siblings ratio_invariance_gain ratio_invariance_kl ratio_invariance_below "
+        "contrast_target contrast_subordinate_share"
     ),
     "Polytopes": "vertex_skill edge_cv gram_error random_hull_farther own_hull_nearer_by",
     "Antonyms": "antonym_cosine opposed_class_cosine",

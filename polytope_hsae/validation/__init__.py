@@ -8,8 +8,8 @@ __all__ = ['CALIBRATED', 'CLAIMS', 'Calibration', 'Claim', 'Crossfit', 'DRAWS', 
            'calibrate', 'calibrated_results', 'compare_metrics', 'contrast_results', 'contrasts', 'cooccurrence_counts',
            'corpus_vectors', 'cross_square', 'crossfit', 'emotion_words', 'judge', 'like_published', 'match_strengths',
            'measure', 'null_rows', 'offset_cosine', 'opposed_class_result', 'plan_simplices', 'plan_study',
-           'planted_rows', 'planted_worlds', 'planned_estimator', 'ppmi', 'ratio_invariance_results',
-           'sibling_contrast', 'steering_doses', 'study_vectors', 'validate_geometry']
+           'planted_rows', 'planted_worlds', 'planned_estimator', 'ppmi', 'push_gain', 'ratio_invariance_results',
+           'sibling_contrast', 'steering_doses', 'study_vectors', 'unrelated_gains', 'validate_geometry']
 
 # %% ../../nbs/09_validation/index.ipynb #imports
 from .antonyms import antonym_pairs, antonym_result, emotion_words, opposed_class_result
@@ -26,7 +26,13 @@ from .claims import CLAIMS, Claim
 from .cooccurrence import branch_order, cooccurrence_counts, corpus_vectors, ppmi
 from .crossfit import Crossfit, cross_square, crossfit
 from .design import Study, Vectors, plan_study, planned_estimator, study_vectors
-from .interventions import ratio_invariance_results, sibling_contrast, steering_doses
+from polytope_hsae.validation.interventions import (
+    push_gain,
+    ratio_invariance_results,
+    sibling_contrast,
+    steering_doses,
+    unrelated_gains,
+)
 from .judge import judge
 from .measures import Measures, measure, offset_cosine
 from .published import PUBLISHED, contrast_results, contrasts, like_published
@@ -81,9 +87,11 @@ _all_ = [
     "planted_worlds",
     "planned_estimator",
     "ppmi",
+    "push_gain",
     "ratio_invariance_results",
     "sibling_contrast",
     "steering_doses",
     "study_vectors",
+    "unrelated_gains",
     "validate_geometry",
 ]

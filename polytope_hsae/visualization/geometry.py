@@ -212,7 +212,7 @@ def sibling_kl(
         ("gain", "kl"), ("gain of the parent's held-out words (nats)", "KL of its children's shares (nats)"), axes
     ):
         for own, colour, name in (
-            (False, NULL_COLOUR, "shuffled vectors of equal gain"),
+            (False, NULL_COLOUR, "a child's vector of equal gain"),
             (True, PALETTE[0], "the parent's own vector"),
         ):
             rows = doses[(doses["draw"] < 0) == own].groupby("alpha")[column]
@@ -227,7 +227,7 @@ def sibling_kl(
     return _caption(
         fig,
         f"Medians and quartiles over {n} parents, {doses['n_contexts'].iloc[0]} contexts each; "
-        "controls are scaled to move the parent's words as far.",
+        "a child's vector is scaled to move the parent's words as far.",
         doses.groupby([doses["draw"] < 0, "alpha"])[["gain", "kl"]]
         .quantile([0.25, 0.5, 0.75])
         .rename_axis(["own vector", "alpha", "quantile"]),
