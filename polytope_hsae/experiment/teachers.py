@@ -71,6 +71,13 @@ def _context_vectors(
 # %% ../../nbs/16_experiment/03_teachers.ipynb #c012
 TOKEN_ESTIMATORS = {"tokens": "lda", "tokens_ridge": "ridge", "tokens_mean": "mean"}  # `teacher.estimator` → method
 
+# %% ../../nbs/16_experiment/03_teachers.ipynb #of-concepts
+def _of_concepts(setup: Setup) -> Tensor:  # bool [V]
+    "Which tokens are words of some concept"
+    member_V = torch.zeros(len(setup.g_VD), dtype=torch.bool)
+    member_V[torch.cat(setup.concepts.word_sets(phrases=False))] = True
+    return member_V
+
 # %% ../../nbs/16_experiment/03_teachers.ipynb #c012_1
 def _vectors(
     cfg: Config, setup: Setup, words: list[Tensor], store: ActivationStore | None, rng: np.random.Generator | None
@@ -82,7 +89,7 @@ def _vectors(
         found = template_examples(cfg, setup)
         return _context_vectors(cfg, setup, lambda: [found], rng)
     method = TOKEN_ESTIMATORS[cfg.teacher.estimator]
-    rows_V = None if rng is None else nulls.shuffled(len(setup.g_VD), rng)
+    rows_V = None if rng is None else nulls.relabelled(setup.concepts.lemma_V, _of_concepts(setup), rng)
     shrinkage = cfg.geometry.lda_shrinkage if method == "ridge" else None
     return concept_vectors(setup.g_VD, words, method, shrinkage, rows_V)
 
