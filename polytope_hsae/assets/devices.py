@@ -16,6 +16,7 @@ from unittest.mock import patch
 import torch
 from torch import Tensor
 from torch.autograd.function import BackwardCFunction
+from torch.nn.functional import one_hot
 from torch.overrides import TorchFunctionMode
 
 # %% ../../nbs/03_assets/06_devices.ipynb #copies
@@ -175,6 +176,12 @@ _NO_NUMPY = (
     "can't convert cuda:0 device type tensor to numpy. Use Tensor.cpu() to copy the tensor to host memory first."
 )
 
+# %% ../../nbs/03_assets/06_devices.ipynb #one-hot
+def _one_hot(x: Tensor, *args: Any, **kwargs: Any) -> Tensor:
+    "`one_hot`, which compares with numbers that it makes itself, beside `x`"
+    made = one_hot(x.held if isinstance(x, _Pretended) else x, *args, **kwargs)
+    return _Pretended(made) if isinstance(x, _Pretended) else made
+
 # %% ../../nbs/03_assets/06_devices.ipynb #methods
 _METHODS: dict[Any, Callable] = {
     Tensor.to: _to,
@@ -183,6 +190,7 @@ _METHODS: dict[Any, Callable] = {
     Tensor.numpy: _refusal(TypeError, _NO_NUMPY, Tensor.numpy),
     Tensor.pin_memory: _refusal(RuntimeError, "cannot pin 'torch.cuda.Tensor': only the CPU's can be", Tensor.clone),
     Tensor.tolist: lambda x: Tensor.tolist(_to(x.detach(), "cpu")),
+    one_hot: _one_hot,
     torch._has_compatible_shallow_copy_type: lambda x, value: False,  # module.to() then exchanges parameters
     Tensor.data.__set__: _set_data,  # type: ignore[attr-defined]
     Tensor.grad.__set__: _set_grad,  # type: ignore[attr-defined]

@@ -141,10 +141,10 @@ def phase_key(
 def run_cells(
     phase: int,  # 1 … 4
     parameters: Mapping[str, Any],  # in place of those of its cell of parameters
-    folder: Path,  # the folder of phase notebooks
+    folder: Path | None = None,  # the folder of phase notebooks; the project's own when None
 ) -> dict[str, Any]:  # what its cells have defined
     "The code of a phase, in this process. Of its figures only what it writes itself is kept."
-    path, found = notebook_of(phase, folder), dict(parameters)
+    path, found = notebook_of(phase, folder or experiments_dir()), dict(parameters)
     for cell in json.loads(path.read_text(encoding="utf-8"))["cells"]:
         if cell["cell_type"] == "code" and "parameters" not in cell["metadata"].get("tags", []):
             exec(compile("".join(cell["source"]), f"{path.name}, cell {cell.get('id')}", "exec"), found)
