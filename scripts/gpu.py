@@ -351,7 +351,7 @@ def measured(device: str, s: Sizes) -> dict[str, Any]:
         print(f"     {value:12,.4g}  {name}", flush=True)
     cfg, shape = load_config("v2-focused"), KNOWN_SHAPES["google/gemma-2b"]
     small = shape if device == "cuda" else ModelShape(s.vocabulary, s.width, s.blocks, 10**4)
-    here = probe(small, "bfloat16" if device == "cuda" else "float32", device)
+    here = probe(small, "bfloat16" if device == "cuda" else "float32", device, seconds=s.seconds / 5)
     told = {"hours of v2-focused, planned": hours(plan_phases(cfg, shape, True), here)}
     beside = peers() if device == "cuda" else "not asked"
     where = torch.cuda.get_device_name() if device == "cuda" else "CPU"

@@ -16,8 +16,8 @@ from unittest.mock import patch
 import torch
 from torch import Tensor
 from torch.autograd.function import BackwardCFunction
+from torch.nn.functional import one_hot
 from torch.overrides import TorchFunctionMode
-from torch.utils._pytree import tree_leaves, tree_map
 
 # %% ../../nbs/03_assets/06_devices.ipynb #copies
 _COPIES = {"copy", "copy_", "_foreach_copy", "_foreach_copy_"}  # from one device to another
@@ -41,8 +41,11 @@ class _Pretended(Tensor):
     @staticmethod
     def __new__(cls: Any, held: Tensor) -> "_Pretended":
         layout: dict[str, Any] = dict(strides=held.stride(), storage_offset=held.storage_offset(), dtype=held.dtype)
-        with torch.inference_mode(held.is_inference()):  # a view is what its base is
+        if held.is_inference() == torch.is_inference_mode_enabled():
             self = Tensor._make_wrapper_subclass(cls, held.shape, **layout)
+        else:
+            with torch.inference_mode(held.is_inference()):  # a view is what its base is
+                self = Tensor._make_wrapper_subclass(cls, held.shape, **layout)
         self.held = held
         return self
 
@@ -59,6 +62,16 @@ class _Pretended(Tensor):
     @classmethod
     def __torch_dispatch__(cls: Any, func: Any, types: Any, args: Any = (), kwargs: Any = None) -> Any:
         return _computed(func, args, kwargs or {})
+
+# %% ../../nbs/03_assets/06_devices.ipynb #leaves
+def _leaves(values: Iterable) -> list:
+    "What an operation takes or gives, lists and tuples opened: they hold tensors, and nothing deeper"
+    return [x for value in values for x in (value if isinstance(value, (list, tuple)) else (value,))]
+
+
+def _each(function: Callable, value: Any) -> Any:
+    "A function of a leaf, or of each in a list or tuple"
+    return type(value)(map(function, value)) if isinstance(value, (list, tuple)) else function(value)
 
 # %% ../../nbs/03_assets/06_devices.ipynb #strangers
 def _strangers(
@@ -78,7 +91,7 @@ def _strangers(
     return [
         x
         for key, value in given.items()
-        for x in tree_leaves(value)
+        for x in _leaves([value])
         if isinstance(x, Tensor) and not isinstance(x, _Pretended) and (x.ndim or not numbers or key in written)
     ]
 
@@ -91,7 +104,9 @@ def _check_generator(values: Iterable) -> None:
 # %% ../../nbs/03_assets/06_devices.ipynb #computed
 def _computed(func: Any, args: tuple, kwargs: dict[str, Any]) -> Any:
     "The result of an operation that at least one pretended tensor takes part in, pretended too."
-    if strangers := _strangers(func, args, kwargs):
+    leaves = _leaves((*args, *kwargs.values()))
+    plain = any(isinstance(x, Tensor) and type(x) is not _Pretended for x in leaves)
+    if plain and (strangers := _strangers(func, args, kwargs)):
         raise RuntimeError(
             "Expected all tensors to be on the same device, but found at least two devices, cuda:0 and cpu! "
             f"({func} was given {list(strangers[0].shape)} on the CPU)"
@@ -102,12 +117,12 @@ def _computed(func: Any, args: tuple, kwargs: dict[str, Any]) -> Any:
         with torch._C._ExcludeDispatchKeyGuard(torch._C.DispatchKeySet(torch._C.DispatchKey.Python)):
             func(args[0].held, *args[1:], **kwargs)
             return func(*args, **kwargs)
-    leaves = tree_leaves((args, kwargs))
     _check_generator(leaves)
     given = {id(x.held if isinstance(x, _Pretended) else x): x for x in leaves}
     inside = lambda x: x.held if isinstance(x, _Pretended) else x
     outside = lambda x: given[id(x)] if id(x) in given else _Pretended(x) if isinstance(x, Tensor) else x
-    return tree_map(outside, func(*tree_map(inside, args), **tree_map(inside, kwargs)))
+    found = func(*(_each(inside, x) for x in args), **{key: _each(inside, x) for key, x in kwargs.items()})
+    return _each(outside, found)
 
 # %% ../../nbs/03_assets/06_devices.ipynb #move
 class _Move(torch.autograd.Function):
@@ -161,6 +176,12 @@ _NO_NUMPY = (
     "can't convert cuda:0 device type tensor to numpy. Use Tensor.cpu() to copy the tensor to host memory first."
 )
 
+# %% ../../nbs/03_assets/06_devices.ipynb #one-hot
+def _one_hot(x: Tensor, *args: Any, **kwargs: Any) -> Tensor:
+    "`one_hot`, which compares with numbers that it makes itself, beside `x`"
+    made = one_hot(x.held if isinstance(x, _Pretended) else x, *args, **kwargs)
+    return _Pretended(made) if isinstance(x, _Pretended) else made
+
 # %% ../../nbs/03_assets/06_devices.ipynb #methods
 _METHODS: dict[Any, Callable] = {
     Tensor.to: _to,
@@ -169,6 +190,7 @@ _METHODS: dict[Any, Callable] = {
     Tensor.numpy: _refusal(TypeError, _NO_NUMPY, Tensor.numpy),
     Tensor.pin_memory: _refusal(RuntimeError, "cannot pin 'torch.cuda.Tensor': only the CPU's can be", Tensor.clone),
     Tensor.tolist: lambda x: Tensor.tolist(_to(x.detach(), "cpu")),
+    one_hot: _one_hot,
     torch._has_compatible_shallow_copy_type: lambda x, value: False,  # module.to() then exchanges parameters
     Tensor.data.__set__: _set_data,  # type: ignore[attr-defined]
     Tensor.grad.__set__: _set_grad,  # type: ignore[attr-defined]
@@ -233,7 +255,7 @@ def pretend_cuda(
     """Within it, tensors made on or moved to `cuda` are tensors of the CPU that say they are on cuda:0.
 
     They hold real values and have gradients; what mixes devices raises what CUDA raises. Bfloat16 by autocast is the
-    CPU's. `resize_` and `set_` raise NotImplementedError. Cost: some 30 µs an operation."""
+    CPU's. `resize_` and `set_` raise NotImplementedError. Cost: some 40 µs an operation."""
     device = SimpleNamespace(name="pretended", total_memory=memory, major=8, minor=0)
     says: dict[str, Any] = dict(is_available=True, device_count=1, current_device=0, is_bf16_supported=True)
     says |= dict(get_device_name=device.name, get_device_properties=device, mem_get_info=(memory, memory))

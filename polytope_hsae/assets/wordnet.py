@@ -7,6 +7,7 @@ __all__ = ['embedded_wordnet_dir', 'load_wordnet']
 
 # %% ../../nbs/03_assets/04_wordnet.ipynb #imports
 import warnings
+from functools import lru_cache
 from pathlib import Path
 
 import nltk
@@ -34,11 +35,21 @@ class _EnglishReader(WordNetCorpusReader):
     def map_wn(self, version: str = "wordnet") -> None:
         return None
 
+# %% ../../nbs/03_assets/04_wordnet.ipynb #reader-once
+@lru_cache
+def _reader(
+    folder: nltk.data.PathPointer,  # of WordNet's files
+) -> WordNetCorpusReader:
+    "A reader, made once in a process: its index takes two seconds. It remembers every synset it was asked for."
+    with warnings.catch_warnings():
+        warnings.filterwarnings("ignore", message="The multilingual functions")  # none are used
+        return _EnglishReader(folder, None)
+
 # %% ../../nbs/03_assets/04_wordnet.ipynb #c028_2
 def load_wordnet(
     source: str = "embedded",  # `embedded` (WordNet 3.0), or `nltk` for the data that NLTK downloaded
 ) -> WordNetCorpusReader:
-    "NLTK's WordNet reader. Raises UserError when the data are missing."
+    "NLTK's WordNet reader, one for a process. Raises UserError when the data are missing."
     if source == "embedded":
         root = str(embedded_wordnet_dir())
         if root not in nltk.data.path:
@@ -49,9 +60,7 @@ def load_wordnet(
     else:
         raise UserError(f"concepts.wordnet is '{source}'; allowed are 'embedded' and 'nltk'")
     try:
-        with warnings.catch_warnings():
-            warnings.filterwarnings("ignore", message="The multilingual functions")  # none are used
-            return _EnglishReader(nltk.data.find("corpora/wordnet", paths), None)
+        return _reader(nltk.data.find("corpora/wordnet", paths))
     except (LookupError, OSError) as e:
         fetch = "python -m nltk.downloader wordnet, then unzip wordnet.zip where it was saved"
         fetch = fetch_command("wordnet") if source == "embedded" else fetch

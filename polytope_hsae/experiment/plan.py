@@ -231,8 +231,9 @@ def probe(
     device: str = "cpu",  # or cuda
     folder: Path | str = ".",  # on the disk in question
     clock: Clock = time.perf_counter,
+    seconds: float = 1.0,  # that a rate is measured for
 ) -> Machine:
-    "Measure this machine. Cost: about ten seconds, 1 GiB of memory, 64 MiB of disk for a moment."
+    "Measure this machine. Cost: ten times these seconds, 1 GiB of memory, 64 MiB of disk for a moment."
     on = dict(device=device)
     a_NN, inner = torch.randn(2048, 2048, **on), 4 * shape.width
     sets_BND = torch.randn(16, 128, shape.width, **on)
@@ -243,7 +244,7 @@ def probe(
     weight_N = torch.nn.Parameter(torch.ones(2**22, **on))
     weight_N.grad, adam = torch.ones_like(weight_N), torch.optim.AdamW([weight_N], fused=True)
     dot, tiny_N = lambda x_NN: 2 * len(x_NN) ** 3, torch.zeros(16, **on)
-    rate = lambda work, amount, seconds=1.0: _rate(work, amount, seconds, device, clock)
+    rate = lambda work, amount, times=1.0: _rate(work, amount, times * seconds, device, clock)
     rates = Amounts(
         products=rate(lambda: a_NN @ a_NN, dot(a_NN), 1.5),
         small=rate(lambda: _solve(sets_BND), 16 * (4 * 128**2 * shape.width + 128**3 / 3)),
@@ -252,7 +253,7 @@ def probe(
         passes=rate(adam.step, 7 * weight_N.nbytes),
         files=_disk_rate(Path(folder), clock),
         calls=rate(lambda: [tiny_N.add_(1.0) for _ in range(1000)], 1000, 0.5),
-        host=_rate(_host_loop, HOST_LOOP, clock=clock),
+        host=_rate(_host_loop, HOST_LOOP, seconds, clock=clock),
     )
     gpu = torch.cuda.get_device_properties(0) if device == "cuda" else None
     return Machine("here", rates, psutil.virtual_memory().total, gpu.total_memory if gpu else 0.0)

@@ -40,11 +40,14 @@ def hull_projection(
     edges_KD, rel_ND = vertices_KD.double() - centre_D, x_ND.double() - centre_D
     basis_DK = torch.linalg.qr(edges_KD.T).Q
     v_KK, x_NK = (edges_KD @ basis_DK).cpu().numpy(), (rel_ND @ basis_DK).cpu().numpy()
+    reach_NKK = (v_KK - x_NK[:, None]).swapaxes(1, 2)
+    largest_N = np.abs(reach_NKK).max((1, 2), initial=0)
+    reach_NKK /= np.where(largest_N > 0, largest_N, 1)[:, None, None]
+    system_NKK = np.concatenate([reach_NKK, np.ones_like(reach_NKK[:, :1])], 1)
+    target_K = np.eye(system_NKK.shape[1])[-1]
     weight_NK = np.empty((len(x_NK), len(v_KK)))
-    for n, x_K in enumerate(x_NK):
-        reach = (v_KK - x_K).T
-        system = np.vstack([reach / (np.abs(reach).max() or 1), np.ones(len(v_KK))])
-        weight_NK[n], _ = nnls(system, np.eye(len(system))[-1], maxiter=30 * len(v_KK))
+    for n, system_KK in enumerate(system_NKK):
+        weight_NK[n], _ = nnls(system_KK, target_K, maxiter=30 * len(v_KK))
     weight_NK = torch.from_numpy(weight_NK / weight_NK.sum(1, keepdims=True)).to(edges_KD)
     distance_N = (rel_ND - weight_NK @ edges_KD).norm(dim=1)
     return HullProjection(distance_N.to(x_ND.dtype), weight_NK.to(x_ND.dtype))
