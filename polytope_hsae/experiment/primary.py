@@ -14,7 +14,7 @@ import pandas as pd
 
 from ..config import Config
 from .compare import METRIC_SCORES, Score, targets_of
-from ..results import Result, Verdict, select, value_text
+from ..results import Result, Verdict, minus, select, statistic_text, value_text
 from ..stats.inference import holm
 from ..stats.paired import Target
 from ..stats.power import bound_p, power, variance_components
@@ -78,9 +78,9 @@ def primary_table(primaries: Sequence[Primary]) -> pd.DataFrame:  # one row per 
     "The primaries as a reader wants them, with the verdict before and after correction"
     rows = [
         {
-            "endpoint": p.endpoint.replace("_", " "),
+            "endpoint": statistic_text(ENDPOINTS[p.endpoint][0].statistic),
             "difference [95 % interval]": value_text(p.result) if p.result else "not measured",
-            "target": p.result.target if p.result else "",
+            "target": minus(p.result.target) if p.result else "",
             "p": f"{p.p:.2g}",
             "p, corrected": f"{p.adjusted:.2g}",
             "alone": p.result.verdict if p.result else "",

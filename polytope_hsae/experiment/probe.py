@@ -34,7 +34,7 @@ from polytope_hsae.metrics.probing import (
     top_level,
 )
 from ..models.files import load_sae
-from ..results import Null, Result, measure_text, value_text
+from ..results import Null, Result, measure_text, value_text, variant_text
 from ..stats.paired import MIN_SEEDS, compare, crossed_interval, interval_result
 from ..training.init import InputMap, load_input_map, start_at_mean
 
@@ -274,7 +274,9 @@ def probe_summary(comparisons: Sequence[Result]) -> str:  # markdown
         known = r.low is not None and len(r.seeds) >= MIN_SEEDS
         key = list(sorted_by)[0 if known and r.low > 0 else 1 if known and r.high < 0 else 2]
         sorted_by[key].append(f"{measure_text(r)} ({value_text(r)})")
-    return "\n".join(f"- *{key}:* {'; '.join(names)}." for key, names in sorted_by.items() if names)
+    undecided = len(sorted_by.pop("No difference can be told"))
+    lines = [f"- *{key}:* {'; '.join(names)}." for key, names in sorted_by.items() if names]
+    return "\n".join([*lines, f"- *No difference can be told* in {undecided} of {len(comparisons)} measures."])
 
 # %% ../../nbs/16_experiment/12_probe.ipynb #c022_1
 def probe_table(
@@ -283,10 +285,13 @@ def probe_table(
     "What was read from all variants, side by side"
     variants, names = (list(dict.fromkeys(column)) for column in zip(*((r.variant, measure_text(r)) for r in results)))
     by = {(measure_text(r), r.variant): r for r in results}
-    cell = lambda r: value_text(r).replace(f" {r.unit}", "") if r else "–"
+    cell = lambda r: value_text(r) if r else "–"
     null = lambda name: next(f"{r.nulls['untrained'].value:.3g}" for (n, _), r in by.items() if n == name)
     return pd.DataFrame(
-        [{"measure": n, **{v: cell(by.get((n, v))) for v in variants}, "untrained": null(n)} for n in names]
+        [
+            {"measure": n, **{variant_text(v): cell(by.get((n, v))) for v in variants}, "untrained": null(n)}
+            for n in names
+        ]
     )
 
 # %% ../../nbs/16_experiment/12_probe.ipynb #c024

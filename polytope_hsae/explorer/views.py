@@ -11,6 +11,8 @@ import html
 import math
 from typing import TYPE_CHECKING, Sequence
 
+from ..results import minus
+
 if TYPE_CHECKING:
     from polytope_hsae.explorer.latents import Context, Histogram, Latent
     from polytope_hsae.explorer.records import Card, ConceptFigure
@@ -24,7 +26,7 @@ VIEW_STYLE = """
 .polytope-view h3 { margin: .6rem 0 .2rem } .polytope-view h4 { margin: .7rem 0 .2rem }
 .polytope-view p { margin: .25rem 0 }
 .polytope-view table { border-collapse: collapse; margin: .3rem 0; width: auto; color: inherit; font-size: 13px }
-.polytope-view th, .polytope-view td { border: 0; border-bottom: 1px solid var(--grey); padding: 2px 10px 2px 0;
+.polytope-view th, .polytope-view td { border: 0; border-bottom: 1px solid var(--grey); padding: 2px 8px 2px 0;
   text-align: left; vertical-align: middle; background: none }
 .polytope-view td.number { text-align: right; font-variant-numeric: tabular-nums; white-space: nowrap }
 .polytope-view code { white-space: pre; background: none; color: inherit; padding: 0 }
@@ -33,7 +35,7 @@ VIEW_STYLE = """
 .polytope-view .side-by-side { display: flex; flex-wrap: wrap; gap: 4px 20px }
 .polytope-view .bar { display: inline-block; height: 9px; min-width: 1px; vertical-align: middle }
 .polytope-view .bar.after { background: var(--one) }
-.polytope-view .bar.before { background: var(--grey) } .polytope-view .bars { width: 80px; line-height: 10px }
+.polytope-view .bar.before { background: var(--grey) } .polytope-view .bars { width: 60px; line-height: 10px }
 .polytope-view .word { display: inline-block; margin: 1px 9px 1px 0 } .polytope-view .word.train { opacity: .8 }
 .polytope-view .word.validation { border-bottom: 2px solid var(--two) }
 .polytope-view .word.test { border-bottom: 2px solid var(--one) }
@@ -85,8 +87,8 @@ def counted(
 # %% ../../nbs/17_explorer/05_views.ipynb #number
 def _number(value: float | None, unit: str = "") -> str:
     "A value with its unit; a dash where there is none"
-    unit = {"deg": "°", "": ""}.get(unit, f" {unit}")
-    return "–" if value is None or math.isnan(value) else f"{value:.3g}{unit}"
+    unit = {"deg": "°", "share": "", "": ""}.get(unit, f" {unit}")
+    return "–" if value is None or math.isnan(value) else minus(f"{value:.3g}{unit}")
 
 # %% ../../nbs/17_explorer/05_views.ipynb #strip-svg
 def strip_svg(
@@ -100,7 +102,7 @@ def strip_svg(
     parts = [f'<line class="axis" x1="0" x2="{width}" y1="14" y2="14"/>']
     for name, value in m.nulls:
         tick = f'<line class="null" x1="{at(value):.1f}" x2="{at(value):.1f}" y1="5" y2="23">'
-        parts.append(f"{tick}<title>{html.escape(name)}: {value:.3g}</title></line>")
+        parts.append(f"{tick}<title>{html.escape(name)}: {_number(value, m.unit)}</title></line>")
     if m.low is not None and m.high is not None:
         parts.append(f'<line class="run" x1="{at(m.low):.1f}" x2="{at(m.high):.1f}" y1="14" y2="14"/>')
     parts.append(f'<circle class="run" cx="{at(m.run):.1f}" cy="14" r="3"/>')
@@ -116,9 +118,9 @@ def _figures_table(measures: Sequence["ConceptFigure"]) -> str:
     "The statistics of a card"
     rows = []
     for m in measures:
-        between = "" if m.low is None or m.high is None else f" [{m.low:.3g}, {m.high:.3g}]"
-        nulls = ", ".join(f"{html.escape(name)} {value:.3g}" for name, value in m.nulls)
-        run = f"{_number(m.run, m.unit)}{between}, n = {m.n}"
+        between = "" if m.low is None or m.high is None else f" [{_number(m.low)}, {_number(m.high)}]"
+        nulls = ", ".join(f"{html.escape(name)} {_number(value, m.unit)}" for name, value in m.nulls)
+        run = f"{_number(m.run, m.unit)}{between}, n = {m.n:,}"
         name, verdict = html.escape(m.name), html.escape(m.verdict)
         rows.append([name, strip_svg(m), _number(m.value, m.unit), run, f'<span class="soft">{nulls}</span>', verdict])
     head = ["", "", "this concept", "median of the run", "nulls", "verdict of the run"]
@@ -182,15 +184,17 @@ def latent_view(
 ) -> str:
     "A latent as HTML."
     esc, parts = html.escape, []
-    concepts = [[esc(c.label), esc(c.level), f"{c.cosine:.2f}"] for c in found.concepts]
+    concepts = [[esc(c.label), esc(c.level), minus(f"{c.cosine:.2f}")] for c in found.concepts]
     parts.append("<div><h4>Nearest concepts</h4>" + table_html(["", "level", "cosine"], concepts, [2]) + "</div>")
     if firing := [c for c in found.children if c.use]:
-        rows = [[esc(c.label), f"{c.given_parent:.0%}", f"{c.use:.2%}", f"{c.cosine:.2f}"] for c in firing[:12]]
+        rows = [[esc(c.label), f"{c.given_parent:.0%}", f"{c.use:.2%}", minus(f"{c.cosine:.2f}")] for c in firing[:12]]
         head = ["", "of its contexts", "of all", "cosine with it"]
         parts.append(f"<div><h4>Children that fire: {len(firing)}</h4>{table_html(head, rows, [1, 2, 3])}</div>")
-    for name, effects in (("Raises", found.promoted), ("Lowers", found.suppressed)):
-        rows = [[token_html(e.token), f"{e.logit:+.2f}"] for e in effects]
-        parts.append(f"<div><h4>{name}</h4>{table_html(['', 'logit per unit'], rows, [1])}</div>" if rows else "")
+    effects = ""
+    for name, tokens in (("Raises", found.promoted), ("Lowers", found.suppressed)):
+        rows = [[token_html(e.token), minus(f"{e.logit:+.2f}")] for e in tokens]
+        effects += f"<div><h4>{name}</h4>{table_html(['', 'logit per unit'], rows, [1])}</div>" if rows else ""
+    parts.append(f'<div class="side-by-side">{effects}</div>')
     contexts = "".join(context_html(context) for context in found.contexts)
     return (
         f"<h3>{esc(found.label)}</h3><p>Fires in {found.use:.1%} of contexts. "

@@ -103,7 +103,8 @@ def concepts_panel(
     def list_found(*_: Any) -> None:
         kind = {"parent": ", taught parent", "child": ", taught child"}
         rows = search(ex, text.value)
-        found.options = [(f"{r.label}{kind.get(r.role, '')}, {r.n_words} tokens", r.synset) for r in rows]
+        named = [(f"{r.label}{kind.get(r.role, '')}, {r.n_words:,} tokens", r.synset) for r in rows]
+        found.options = named or [("no concept has this name or this word", "")]
         if text.value and rows:
             found.value = rows[0].synset
 

@@ -104,14 +104,13 @@ def _found(results: Sequence[Result], variants: Sequence[str]) -> str:
     text = "No claim has been judged: the run has not finished its evaluation.\n"
     if judged:
         rows = [
-            (name_text(r), variant_text(r.variant), value_text(r), r.target, null_text(r.nulls), r.verdict)
-            for r in judged
+            (name_text(r), variant_text(r.variant), value_text(r), r.target, null_text(r), r.verdict) for r in judged
         ]
         said = "*met* and *not met*: the whole 95 % interval lies on one side of the target. Controls stand beside it."
         text = f"{said}\n\n{_table(['figure', 'of', 'value [95 % interval]', 'target', 'controls', 'verdict'], rows)}\n"
     scored = ("ev_residual", "ce_score", "l0", "dead_fraction", "purity", "leakage", "auc")
     scores = select(results, kind="value", statistic=scored, variant=tuple(variants), level=("", "parent"))
-    rows = [(variant_text(r.variant), name_text(r), value_text(r), null_text(r.nulls)) for r in scores]
+    rows = [(variant_text(r.variant), name_text(r), value_text(r), null_text(r)) for r in scores]
     table = _table(["variant", "score", "value [95 % interval]", "chance"], rows) + "\n" if rows else ""
     return text + (f"\n## Scores on held-out text\n\n{table}" if rows else "")
 

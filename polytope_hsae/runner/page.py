@@ -19,8 +19,8 @@ from typing import Any, Sequence
 import jinja2
 from markupsafe import Markup, escape
 
-from ..results import Result, count_text, describe, variant_text
-from .answers import COLOURS, Answer, control_text, measured_text, spell
+from ..results import Result, count_text, describe, spell, value_text, variant_text
+from .answers import COLOURS, Answer, control_text
 
 # %% ../../nbs/19_runner/02_page.ipynb #width
 WIDTH = 300  # of a strip, in its own units
@@ -98,7 +98,7 @@ def strip(
         parts.append(_LINE.format(place(r.low), place(r.high), 30, 30, "interval"))
     parts.append(f'<circle cx="{place(r.value):.1f}" cy="30" r="4.5" class="model"/>')
     parts.append(_LINE.format(0, WIDTH, 38, 38, "axis") + _ticks(ticks))
-    told = f"{measured_text(r)}; " + (f"nearest control {control_text(r)}" if r.nulls else "no control")
+    told = f"{value_text(r)}; " + (f"nearest control {control_text(r)}" if r.nulls else "no control")
     return Markup(f'<svg viewBox="0 0 {WIDTH} 54" role="img" aria-label="{escape(told)}">{"".join(parts)}</svg>')
 
 # %% ../../nbs/19_runner/02_page.ipynb #chip
@@ -181,7 +181,7 @@ def card(
         verdict = Markup(f'<a href="{escape(href)}" title="where this is argued">{verdict}</a>')
     beside, drawn, measured = f"Phase {question.phase} has not been run.", "", "–"
     if r:
-        drawn, measured = strip(r, answer.bound, question.above), measured_text(r)
+        drawn, measured = strip(r, answer.bound, question.above), value_text(r)
         null = f"nearest null: {control_text(r)}" if r.nulls else ""
         beside = " · ".join(filter(None, [null, count_text(r), r.note]))
     kicker = f"{question.number} · {question.title.removeprefix('… ')}"
@@ -210,7 +210,7 @@ def _claim_row(r: Result, href: str | None) -> str:
     "A claim in words, its strip, its value"
     what = escape(describe(r))
     told = f'<a href="{escape(href)}">{what}</a>' if href else what
-    value, n = escape(measured_text(r)), escape(count_text(r))
+    value, n = escape(value_text(r)), escape(count_text(r))
     return f"<li><div>{told}</div>{strip(r)}<div><b>{value}</b><br>n = {n}</div></li>"
 
 # %% ../../nbs/19_runner/02_page.ipynb #claims-figure
@@ -295,7 +295,7 @@ svg .zero{stroke:var(--quiet);opacity:.6} svg .bound{stroke:var(--bound);stroke-
 # %% ../../nbs/19_runner/02_page.ipynb #style-content
 _CONTENT = """
 figure{margin:1rem 0} figcaption{color:var(--quiet);font-size:.85rem}
-.data{font-size:.82rem;margin:.2rem 0 1rem} .key{font-size:.84rem}
+p.data{font-size:.82rem;margin:.2rem 0 1rem} .key{font-size:.84rem}
 .claims ul{list-style:none;padding:0;margin:0} .claims li{display:grid;gap:.3rem 1rem;padding:.35rem 0;font-size:.85rem;
 grid-template-columns:minmax(0,5fr) minmax(0,4fr) minmax(0,3fr);align-items:center;border-top:1px solid var(--line);
 break-inside:avoid} .claims li a{color:inherit;text-decoration-color:var(--line)}
@@ -308,7 +308,8 @@ pre,code{font:.82rem/1.45 ui-monospace,monospace} pre{background:var(--soft);pad
 blockquote{color:var(--quiet);border-left:3px solid var(--line);margin-left:0;padding-left:1rem}
 math{overflow-x:auto} section{border-top:3px solid var(--line);margin-top:3rem}
 @media(max-width:40rem){.claims li{grid-template-columns:1fr} main{padding:.6rem .8rem 3rem}}
-@media print{nav,.data{display:none} body{font-size:10pt} .page{display:block} main{max-width:none;padding:0}
+@page{margin:12mm}
+@media print{nav,p.data{display:none} body{font-size:10pt} .page{display:block} main{max-width:none;padding:0}
 .wide{overflow:visible} img,table,tr{break-inside:avoid} h2,h3{break-after:avoid} a{color:inherit}}
 """
 
@@ -331,7 +332,8 @@ if(list&&matchMedia('(max-width:64rem)').matches)list.open=false;
 const show=()=>{const at=location.hash&&document.getElementById(decodeURIComponent(location.hash.slice(1)));
 for(let e=at;e;e=e.parentElement)if(e.tagName=='DETAILS')e.open=true;if(at)at.scrollIntoView()};
 addEventListener('hashchange',show);show();
-addEventListener('beforeprint',()=>document.querySelectorAll('main details').forEach(d=>d.open=true));
+const told='main details:not(#figures,#counts,#configuration)';
+addEventListener('beforeprint',()=>document.querySelectorAll(told).forEach(d=>d.open=true));
 """
 
 # %% ../../nbs/19_runner/02_page.ipynb #policy

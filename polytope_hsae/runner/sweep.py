@@ -21,8 +21,8 @@ from pydantic import BaseModel, ConfigDict, Field, ValidationError
 
 from ..config import load_config, parse_yaml
 from ..core import UserError, atomic_write, one_line
-from ..results import load_results
-from .answers import answers, measured_text
+from ..results import load_results, value_text
+from .answers import answers
 from .page import page, table
 from .phase import saved_values
 
@@ -152,7 +152,7 @@ def gather_runs(sweep: Sweep) -> Path:  # sweep.html; sweep.csv is beside it
         config = saved_values(run.folder)
         values = [str(run.settings[key]) for key in sweep.grid]
         for a in answers(load_results(run.folder), config):
-            measured = measured_text(a.result) if a.result else ""
+            measured = value_text(a.result) if a.result else ""
             rows.append([run.name, *values, a.question.title, a.target, measured, a.verdict])
     text = io.StringIO()
     csv.writer(text).writerows([head, *rows])

@@ -15,7 +15,7 @@ import pandas as pd
 from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 
-from ..results import PhaseResults, Result, measure_text, select, variant_text
+from ..results import PhaseResults, Result, measure_text, minus, select, variant_text
 from .style import PAGE, PALETTE, _caption, _figure, _legend_on_top, colours
 
 # %% ../../nbs/15_visualization/02_models.ipynb #c023
@@ -112,6 +112,11 @@ def alike(
 ) -> str:
     "What stands in place of a figure of models that do not differ: the range they lie in"
     low, high = points[["l0", "ev"]].min(), points[["l0", "ev"]].max()
+    if points["model"].nunique() == 1:
+        return (
+            f"{variant_text(points['model'].iloc[0]).capitalize()} alone: {points['l0'].mean():.1f} active latents per "
+            f"context, explained variance {low['ev']:.3f} to {high['ev']:.3f} over seeds. There is nothing to draw."
+        )
     return (
         f"All {points['model'].nunique()} variants lie between {low['l0']:.1f} and {high['l0']:.1f} active latents per "
         f"context and between {low['ev']:.3f} and {high['ev']:.3f} of explained variance, no farther apart than seeds "
@@ -187,7 +192,10 @@ def forest(
         _forest_axis(ax, r, (bounds or {}).get((r.statistic, r.level)))
         label = measure_text(r) + (f"\n{variant_text(r.variant)}" if several else "")
         ax.set_yticks([0], [label])
-        ax.set_xlabel(f"difference ({r.unit})", fontsize="small", labelpad=1)
+        scaled = {"relative": "%", "share": "points"}.get(r.unit)
+        if scaled:
+            ax.xaxis.set_major_formatter(lambda x, _: minus(f"{100 * x:+.3g}"))
+        ax.set_xlabel(f"difference ({scaled or r.unit})", fontsize="small", labelpad=1)
         ax.tick_params(axis="x", labelsize="small")
         ax.grid(False, axis="y")
     sizes = sorted({r.n_unit if " × " in r.n_unit else f"{r.n} {r.n_unit}" for r in results})

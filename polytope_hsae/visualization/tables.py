@@ -14,6 +14,7 @@ import pandas as pd
 from polytope_hsae.results import (
     Result,
     count_text,
+    minus,
     name_text,
     nearest_null_text,
     null_text,
@@ -36,8 +37,8 @@ def results_table(
             "variant": variant_text(r.variant),
             "value [95 % interval]": value_text(r),
             "n": count_text(r),
-            "nulls": null_text(r.nulls),
-            "target": r.target or "",
+            "nulls": null_text(r),
+            "target": minus(r.target or ""),
             "verdict": r.verdict or "",
             "note": r.note,
         }
@@ -70,9 +71,6 @@ def conclusion(
     "What the verdicts say, target by target, in plain language; differences without a target are left to the table"
     lines, judged = [], [r for r in comparisons if r.target]
     for r in judged:
-        spell = {"relative": lambda x: f"{x:+.1%}", "share": lambda x: f"{100 * x:+.1f} points"}.get(
-            r.unit, lambda x: f"{x:+.3g} {r.unit}"
-        )
         beaten = [name for name, null in r.nulls.items() if null.p is not None and null.p <= 0.05]
         ahead = [name for name, null in r.nulls.items() if null.p is not None and null.p >= 0.95]
         tied = [name for name in r.nulls if name not in beaten + ahead]
@@ -81,54 +79,52 @@ def conclusion(
         control += f" The {' and the '.join(ahead)} {do(ahead)} better." if ahead else ""
         control += f" The {' and the '.join(tied)} {do(tied)} as well within the uncertainty." if tied else ""
         lines.append(
-            f"- **{r.verdict}**: {r.target}; measured {spell(r.value)}"
-            + (f" [{spell(r.low)}, {spell(r.high)}]" if r.low is not None else "")
-            + f".{control.replace('_', ' ')}"
+            f"- **{r.verdict}**: {minus(r.target)}; measured {value_text(r)}.{control.replace('_', ' ')}"
             + (f" One seed decides: {r.note}." if "without seed" in r.note else "")
         )
     met = sum(r.verdict == "met" for r in judged)
-    return f"{met} of {len(judged)} targets are met.\n\n" + "\n".join(lines)
+    return f"{met} of {len(judged)} targets {'is' if met == 1 else 'are'} met.\n\n" + "\n".join(lines)
 
 # %% ../../nbs/15_visualization/03_tables.ipynb #c018b
 CLAIM_PANELS = {  # axis label with unit → (statistic, condition) → what the claim is called
     "share of the vector (theory: 1, noise: 0)": {
-        ("held_out_projection", "lemma_grouped"): "held-out words, lemmas whole",
-        ("held_out_projection", "form_split"): "held-out word forms (published)",
-        ("disjoint_projection", ""): "child's words on a parent without them",
-        ("vertex_skill", ""): "held-out words at their own vertex",
-        ("sibling_shift", ""): "siblings moved by steering (theory: less)",
+        ("held_out_projection", "lemma_grouped"): "held-out words on their concept",
+        ("held_out_projection", "form_split"): "the same, forms of a word split (published)",
+        ("disjoint_projection", ""): "child's words on a parent that never saw them",
+        ("vertex_skill", ""): "held-out words nearest to their own child",
+        ("sibling_shift", ""): "steering: siblings' words (theory: less)",
     },
-    "AUC (theory: 1, noise: ½)": {
-        ("held_out_auc", ""): "held-out words above strangers",
+    "chance to rank a pair rightly, AUC (theory: 1, noise: ½)": {
+        ("held_out_auc", ""): "held-out words above other words",
         ("disjoint_auc", ""): "child's words above words outside the parent",
     },
-    "Cohen's d": {("cohen_d", ""): "steering: own words against siblings'"},
-    "offset from 90° (theory: 0)": {
-        ("angle_offset", "disjoint"): "parent without the child's words",
-        ("angle_offset", "whole_set"): "nested word sets (published)",
-        ("angle_offset", "split"): "nested training splits (published)",
-        ("angle_offset", "siblings"): "(b) siblings against parent",
-        ("angle_offset", "cousins"): "(c) cousins",
-        ("angle_offset", "chain"): "(d) grandparent, parent, child",
+    "standard deviations (Cohen's d)": {("cohen_d", ""): "steering: own words above siblings' words"},
+    "degrees from 90° (theory: 0)": {
+        ("angle_offset", "disjoint"): "what a child adds, parent without its words",
+        ("angle_offset", "whole_set"): "what a child adds, parent with them (published)",
+        ("angle_offset", "split"): "the same, training words only (published)",
+        ("angle_offset", "siblings"): "two siblings' difference and their parent",
+        ("angle_offset", "cousins"): "differences in two unrelated families",
+        ("angle_offset", "chain"): "what a parent adds and what its child adds",
     },
     "distance from a regular simplex (theory: 0)": {
-        ("edge_cv", ""): "edge lengths, CV",
-        ("gram_error", ""): "centred Gram matrix",
+        ("edge_cv", ""): "unequal edges (spread over mean)",
+        ("gram_error", ""): "unequal angles (relative error)",
     },
 }
 
 # %% ../../nbs/15_visualization/03_tables.ipynb #calibration-panels
 CALIBRATION_PANELS = {  # the same for the figures that are set beside planted worlds
     "share of the vector": {
-        ("held_out_projection", "lemma_grouped"): "held-out words (matched)",
-        ("disjoint_projection", ""): "child's words on a parent without them",
+        ("held_out_projection", "lemma_grouped"): "held-out words (made equal in the worlds)",
+        ("disjoint_projection", ""): "child's words on a parent that never saw them",
         ("crossfit_ratio", ""): "the same over the parent's own, cross-fitted",
     },
-    "distance from 90°": {
-        ("angle_distance", "disjoint"): "plain, parent without the child's words",
-        ("crossfit_angle", ""): "cross-fitted",
+    "degrees from 90°": {
+        ("angle_distance", "disjoint"): "what a child adds, parent without its words",
+        ("crossfit_angle", ""): "the same, cross-fitted",
     },
-    "KL of the children's shares (nats)": {("ratio_invariance_kl", ""): "steering a parent, α = 1"},
+    "shift of the children's shares (KL, nats)": {("ratio_invariance_kl", ""): "steering a parent at dose 1"},
 }
 
 # %% ../../nbs/15_visualization/03_tables.ipynb #c018d
