@@ -138,6 +138,8 @@ class RunConfig(Section):
 
     seed: Annotated[int, Field(ge=0, lt=2**63)] = 123  # first random seed; further seeds count up from it
     budget_hours: Positive = 30.0  # hours the run is meant to fit in; the report sets it beside the time used
+    # several processes train each model together, each on its share of every batch, instead of whole models each
+    data_parallel: bool = False
 
 # %% ../nbs/02_config.ipynb #c010_1
 class ModelConfig(Section):
@@ -473,6 +475,11 @@ def _wrong_data(c: "Config") -> Iterator[str]:
         yield (
             f"teacher.map_to_layer is '{c.teacher.map_to_layer}' but model.layers_probe names no block; "
             "name some, such as [last], or set map_to_layer to null"
+        )
+    if c.run.data_parallel and t.compile:
+        yield (
+            "run.data_parallel and training.compile are both true, but a compiled pass cannot be shared by several processes; "
+            "switch one of them off"
         )
     if t.grad_accum > t.batch_size_acts:
         yield (

@@ -123,6 +123,7 @@ def _train_variant(
     contexts: Sequence[LabelledContexts],  # of the validation split
     seeds: Sequence[int],  # some of the run's
     apart: bool,  # other processes train this variant under other seeds
+    crew: Team = Team(),  # processes that share every batch
 ) -> None:
     "Train one variant under some seeds and keep the models. Resumes from its newest checkpoint."
     name, recipe, folder, cfg = start.name, start.recipe, start.folder, start.recipe.cfg
@@ -139,8 +140,8 @@ def _train_variant(
     is_kept = lambda model: _is_kept(run, name, seed_of[model], starts[model], recipe, folder)
     remote = lambda at: wandb_logger("polytope-hsae", at, cfg.logging.wandb) if cfg.logging.wandb else nullcontext()
     how = train_options(cfg), validation_scores(inputs, len(run.setup.parents)), keep, is_kept, remote
-    train_each(starts, lambda: _batches(run), cfg.training.batch_size_acts, folder, *how, apart)
-    if not apart:
+    train_each(starts, lambda: _batches(run), cfg.training.batch_size_acts, folder, *how, apart, crew)
+    if not apart and crew.rank == 0:
         _seal(folder)
 
 # %% ../../nbs/16_experiment/08_train.ipynb #c041
@@ -203,6 +204,11 @@ def train_variants(
         return _Start(name, recipe, begin, space, folders[name])
 
     folders = {name: work_dir("training", name, variants[name], run.run_dir) for name in names}
+    if cfg.run.data_parallel and mine.size > 1:
+        for name in names:
+            _train_variant(run, start(name), contexts, run.seeds, False, mine)
+        agree(mine, f"trained {of}", True)  # no helper goes on before the last model is kept
+        return tried
     pieces = _pieces(run, mine, folders)
     train = lambda name, seeds, apart: _train_variant(run, start(name), contexts, seeds, apart)
     each_once(mine, f"train {of}", list(pieces), lambda piece: train(*pieces[piece]))

@@ -12,6 +12,7 @@ import torch
 from fastcore.basics import patch
 from torch import Tensor, nn
 
+from ..assets.shares import total
 from .kernels import Pattern, sparse_decode
 
 # %% ../../nbs/10_models/02_base.ipynb #c006
@@ -91,11 +92,13 @@ def dead_F(self: SAE) -> Tensor:
 @patch
 @torch.no_grad()
 def note_usage(self: SAE, codes: SparseCodes) -> None:
-    "Count the contexts since each latent last fired."
-    fired = torch.zeros_like(self.idle_F)
+    "Count the contexts since each latent last fired, in any [share](../03_assets/09_shares.ipynb) of the batch."
+    fired = self.idle_F.new_zeros(self.n_latents + 1)  # and the contexts of the batch
+    fired[-1] = len(codes.index_BK)
     fired.scatter_add_(0, codes.index_BK.flatten(), (codes.value_BK > 0).long().flatten())
-    self.idle_F += len(codes.index_BK)
-    self.idle_F[fired > 0] = 0
+    total(fired)
+    self.idle_F += fired[-1]
+    self.idle_F[fired[:-1] > 0] = 0
 
 # %% ../../nbs/10_models/02_base.ipynb #c009
 def unit_rows(

@@ -14,6 +14,7 @@ import torch.nn.functional as F
 from fastcore.basics import patch
 from torch import Tensor
 
+from ..assets.shares import extremes, total_of
 from .flat import FlatSAE, batch_limit
 from .hierarchical import FlatDictionary, Hidden, HierarchicalSAE
 from .kernels import Pattern, dots_at
@@ -83,11 +84,17 @@ def parents_only(self: BatchTopKHSAE) -> FlatSAE:
         "the parents of a BatchTopKHSAE are not an ordinary TopK model: read parent_dec_PD and encode instead"
     )
 
+# %% ../../nbs/10_models/05_batchtopk.ipynb #batchtopk-rows
+def _rows(sae: BatchTopKHSAE, x_BD: Tensor) -> int:
+    "Contexts of a batch; in training, over all shares of it"
+    return int(total_of(len(x_BD), x_BD)) if sae.training else len(x_BD)
+
 # %% ../../nbs/10_models/05_batchtopk.ipynb #c008
 @patch
-def _limit(self: BatchTopKHSAE, score: Tensor, budget: float, running: Tensor) -> Tensor:
-    "Smallest score within the budget"
-    return batch_limit(score, min(max(round(budget), 1), score.numel()), running, self.training)
+def _limit(self: BatchTopKHSAE, score: Tensor, per_context: float, rows: int, running: Tensor) -> Tensor:
+    "Smallest score within the budget of so many contexts"
+    whole = int(total_of(score.numel(), score)) if self.training else score.numel()
+    return batch_limit(score, min(max(round(per_context * rows), 1), whole), running, self.training)
 
 # %% ../../nbs/10_models/05_batchtopk.ipynb #c008_1
 @patch
@@ -98,8 +105,9 @@ def _parents(self: BatchTopKHSAE, x_BD: Tensor) -> tuple[Pattern, Tensor, Tensor
     """
     with torch.no_grad():
         pre_BP = F.linear(x_BD, self.parent_enc_PD, self.parent_bias_P)
-        limit = self._limit(pre_BP, self.parents_per_context * len(x_BD), self.parent_limit)
-        fullest = max(int((pre_BP >= limit).sum(1).max()), 1)
+        limit = self._limit(pre_BP, self.parents_per_context, _rows(self, x_BD), self.parent_limit)
+        most = (pre_BP >= limit).sum(1).max()
+        fullest = max(int(extremes(most, most)[1] if self.training else most), 1)
         score_BK, index_BK = pre_BP.topk(fullest, dim=1)
         parents, kept_BK = Pattern(index_BK, self.m_top), score_BK >= limit
     z_BK = dots_at(parents, x_BD, self.parent_enc_PD, self.parent_bias_P, self.dec_bias_D, score_BK).relu()
@@ -113,8 +121,9 @@ def _children(
     "Kept children by pair, their values c, and what the auxiliary loss needs."
     children, c_NT, hidden = HierarchicalSAE._children(self, x_BD, parents, z_BK, pre_BP)
     with torch.no_grad():
-        limit = self._limit(c_NT, self.child_budget() * len(x_BD), self.child_limit)
+        rows = _rows(self, x_BD)
+        limit = self._limit(c_NT, self.child_budget(), rows, self.child_limit)
         if self.training:
-            self.seen += len(x_BD)
+            self.seen += rows
         padded_N1 = (z_BK <= 0).view(-1, 1)
     return children, c_NT * (c_NT >= limit), hidden._replace(pre_NL=hidden.pre_NL.masked_fill(padded_N1, -torch.inf))

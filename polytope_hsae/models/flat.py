@@ -14,6 +14,7 @@ import torch.nn.functional as F
 from fastcore.basics import patch
 from torch import Tensor, nn
 
+from ..assets.shares import extremes, gathered, share, total_of
 from .base import SAE, SAEOutput, SparseCodes, remove_parallel, unit_rows
 from .kernels import Pattern, dots_at, k_largest, kth_largest, sparse_decode
 
@@ -98,17 +99,31 @@ def project_decoder_grads(self: FlatSAE) -> None:
     if self.dec_FD.grad is not None:
         remove_parallel(self.dec_FD.grad, self.dec_FD)
 
+# %% ../../nbs/10_models/03_flat.ipynb #flat-kth
+def _kth_of_shares(score: Tensor, n_kept: int) -> Tensor:
+    """The n-th largest score of all shares of a batch. Cost: as `kth_largest`, and sending the few scores between the
+    smallest and the largest of the shares' own limits: it cannot be outside of these.
+    """
+    if share().size == 1:
+        return kth_largest(score, n_kept)
+    part = -(-n_kept // share().size)
+    own = kth_largest(score, min(part, score.numel()))
+    low, high = extremes(own if part <= score.numel() else torch.full_like(own, -torch.inf), own)
+    rank = n_kept - int(total_of(int((score > high).sum()), score))
+    near_N = gathered(score[(score >= low) & (score <= high)])
+    return kth_largest(near_N, rank) if rank <= len(near_N) else near_N.new_tensor(torch.nan)  # scores that are NaN
+
 # %% ../../nbs/10_models/03_flat.ipynb #c014
 def batch_limit(
     score: Tensor,  # of a whole batch, any shape
-    n_kept: int,  # how many of them a batch may keep
+    n_kept: int,  # how many of them a batch may keep, over all shares of it
     running: Tensor,  # the limit's running mean; negative: none yet. Changed in place in training
     training: bool,  # otherwise the running mean stands in for the batch
 ) -> Tensor:  # a scalar, never below 0
     "What a score must reach under BatchTopK (Bussmann et al. 2024). Cost: one look at every score."
     if not training and running >= 0:
         return running
-    smallest = kth_largest(score, n_kept).clamp_min(0)
+    smallest = (_kth_of_shares if training else kth_largest)(score, n_kept).clamp_min(0)
     if training:
         # ten batches of memory: a longer one lags behind a model that is still learning, and L0 in evaluation with it
         running.copy_(smallest if running < 0 else 0.9 * running + 0.1 * smallest)
@@ -130,7 +145,8 @@ def _select(self: FlatSAE, pre_BF: Tensor) -> tuple[Pattern, Tensor]:
     if self.activation == "topk":
         score_BK, index_BK = k_largest(pre_BF, self.k)
         return Pattern(index_BK, self.n_latents), score_BK
-    index_BK, kept_BK = _padded(pre_BF >= batch_limit(pre_BF, self.k * len(pre_BF), self.threshold, self.training))
+    rows = int(total_of(len(pre_BF), pre_BF)) if self.training else len(pre_BF)
+    index_BK, kept_BK = _padded(pre_BF >= batch_limit(pre_BF, self.k * rows, self.threshold, self.training))
     return Pattern(index_BK, self.n_latents, kept_BK), pre_BF.gather(1, index_BK).where(kept_BK, 0)
 
 # %% ../../nbs/10_models/03_flat.ipynb #c014_3

@@ -13,6 +13,7 @@ import torch.nn.functional as F
 from fastcore.basics import patch
 from torch import Tensor, nn
 
+from ..assets.shares import share, total_of
 from ..core import side_by_side
 from .base import SAE, SAEOutput, SparseCodes, remove_parallel, unit_rows
 from .flat import FlatSAE
@@ -144,8 +145,10 @@ def W_dec(self: HierarchicalSAE) -> Tensor:
 def _route(self: HierarchicalSAE, pre_BP: Tensor) -> Tensor:
     "The parents of each context, B×K."
     if self.router_noise and self.training:
-        gumbel_BP = -torch.empty_like(pre_BP).exponential_().log_()
-        pre_BP = pre_BP + self.router_temp * gumbel_BP
+        rank, size = share()  # noise is drawn for the whole batch, so that it is that of one process
+        whole_BP = pre_BP.new_empty(int(total_of(len(pre_BP), pre_BP)), self.m_top)
+        gumbel_BP = -whole_BP.exponential_().log_()
+        pre_BP = pre_BP + self.router_temp * gumbel_BP[rank::size]
     return k_largest(pre_BP, self.topk_parent)[1]
 
 # %% ../../nbs/10_models/04_hierarchical.ipynb #c013_1

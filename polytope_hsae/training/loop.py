@@ -20,12 +20,15 @@ from fastcore.basics import patch
 from torch import Tensor
 from tqdm.auto import tqdm
 
+from ..assets.processes import Team
+from ..assets.shares import lead, own_rows, share, shared_batches, total_of
 from ..core import UserError, side_by_side
 from ..metrics.reconstruction import ExplainedVariance
 from ..models.base import SAE
 from polytope_hsae.training.checkpoints import (
     BatchSource,
     catch_sigterm,
+    checkpoint_path,
     latest_checkpoint,
     rng_state,
     save_checkpoint,
@@ -168,6 +171,9 @@ def save(
     source: dict[str, Any] | None = None,  # position in the data, when it is not the present one
 ) -> Path:  # the checkpoint's folder
     "Write a checkpoint of this step."
+    place = checkpoint_path(self.checkpoints, self.step)
+    if share().rank:  # the first of several processes writes for all
+        return place
     state = self.origin | {
         "trainees": {n: t.state() for n, t in self.trainees.items()},
         "last": {n: [t.now, t.batch] for n, t in self.trainees.items()},
@@ -210,20 +216,36 @@ def _load(self: TrainRun, step: int, state: dict[str, Any]) -> None:
     self.first = state.get("first")
     set_rng_state(state["rng"])
 
+# %% ../../nbs/12_training/07_loop.ipynb #loop-newest
+def _newest(checkpoints: Path) -> tuple[int, dict[str, Any]]:
+    "The checkpoint that the first process has found or written. UserError when this process does not see it."
+    if (found := latest_checkpoint(checkpoints)) is None:
+        raise UserError(
+            f"process {share().rank} of {share().size} finds no checkpoint in {checkpoints}, where the first one has put it: "
+            "give a folder that all machines see"
+        )
+    return found
+
 # %% ../../nbs/12_training/07_loop.ipynb #loop-begin
 @patch
 def begin(self: TrainRun, resume: bool) -> None:
     """Load the newest intact checkpoint, or clear away what an earlier run left here.
 
-    The start is part of the run: a kill before the first checkpoint must find the same random state.
+    The start is part of the run: a kill before the first checkpoint must find the same random state. Of several
+    processes, the others load what the first has found or written.
     """
-    found = latest_checkpoint(self.checkpoints) if resume else None
-    if found is None:
-        shutil.rmtree(self.checkpoints, ignore_errors=True)
-        self.save()
+    if share().rank:
+        total_of(0)  # until it is there
+        self._load(*_newest(self.checkpoints))
     else:
-        self._load(*found)
-    self.log = RunLog(self.folder, self.step)
+        found = latest_checkpoint(self.checkpoints) if resume else None
+        if found is None:
+            shutil.rmtree(self.checkpoints, ignore_errors=True)
+            self.save()
+        else:
+            self._load(*found)
+        total_of(0)
+        self.log = RunLog(self.folder, self.step)
     self.started = time.perf_counter(), self.activations
 
 # %% ../../nbs/12_training/07_loop.ipynb #c020b
@@ -231,13 +253,15 @@ def begin(self: TrainRun, resume: bool) -> None:
 def _each(self: TrainRun, work: Callable[[str], Any]) -> dict[str, Any]:
     "Some work on every model, by name."
     names, saes = list(self.trainees), [t.sae for t in self.trainees.values()]
-    takes_turns = self.options.compile or any(s.dec_bias_D.is_cuda or getattr(s, "router_noise", False) for s in saes)
+    takes_turns = self.options.compile or share().size > 1 or any(s.dec_bias_D.is_cuda or getattr(s, "router_noise", False) for s in saes)
     return dict(zip(names, map(work, names) if takes_turns else side_by_side(work, names)))
 
 # %% ../../nbs/12_training/07_loop.ipynb #c021
 @patch
 def _inputs(self: TrainRun, batch_BD: Tensor) -> dict[str, Tensor]:
-    "The batch in the space of every model; an input map that models share is applied once. UserError on a wrong width."
+    """This process's share of the batch in the space of every model; an input map that models share is applied once.
+
+    UserError on a wrong width."""
     mapped: dict[int, Tensor] = {}
     out = {}
     for name, t in self.trainees.items():
@@ -249,7 +273,8 @@ def _inputs(self: TrainRun, batch_BD: Tensor) -> dict[str, Tensor]:
             )
         key, to_inputs = id(t.spec.input_map), t.spec.input_map
         if key not in mapped:
-            mapped[key] = batch_BD.float() if to_inputs is None else to_inputs.apply(batch_BD.float())
+            own_BD = own_rows(batch_BD).float()
+            mapped[key] = own_BD if to_inputs is None else to_inputs.apply(own_BD)
         out[name] = mapped[key]
     return out
 
@@ -297,7 +322,9 @@ def advance(self: TrainRun) -> int:
 # %% ../../nbs/12_training/07_loop.ipynb #c022
 @patch
 def _write(self: TrainRun, name: str, values: Mapping[str, Any]) -> None:
-    "One line to the log and to every logger."
+    "One line to the log and to every logger, by the first process."
+    if share().rank:
+        return
     self.log.write(self.step, name, values)
     for logger in self.loggers:
         logger(self.step, name, values)
@@ -314,16 +341,22 @@ def note(self: TrainRun) -> None:
 # %% ../../nbs/12_training/07_loop.ipynb #c022_2
 @patch
 def check_validation(self: TrainRun) -> None:
-    "Validate every model without touching its state, and remember when each was last better than before."
+    """Validate every model without touching its state, and remember when each was last better than before.
+
+    The first process does it for all."""
     before = rng_state()
     for name, t in self.trainees.items():
-        t.sae.eval()
-        with torch.no_grad():
-            values = dict(self.validate(name, t.spec))
-        t.sae.train()
-        self._write(name, {f"val_{k}": v for k, v in values.items()})
-        if self.options.patience is not None and values["1-EV"] < self.best[name][0] - self.options.min_delta:
-            self.best[name] = [values["1-EV"], self.step]
+        values: dict[str, float] = {}
+        if share().rank == 0:
+            t.sae.eval()
+            with torch.no_grad():
+                values = dict(self.validate(name, t.spec))
+            t.sae.train()
+            self._write(name, {f"val_{k}": v for k, v in values.items()})
+        if self.options.patience is not None:
+            error = lead(values.get("1-EV", math.nan), t.sae.dec_bias_D)
+            if error < self.best[name][0] - self.options.min_delta:
+                self.best[name] = [error, self.step]
     set_rng_state(before)
 
 # %% ../../nbs/12_training/07_loop.ipynb #c022_3
@@ -372,7 +405,8 @@ def carry_out(
     progress: bool,  # show a bar
 ) -> None:
     "Every step that is left, with its logs and checkpoints; SIGTERM ends it with a checkpoint and exit code 143."
-    bar = tqdm(unit=" act", unit_scale=True, desc="training", disable=not progress or self.is_over)
+    hidden, on = not progress or self.is_over or share().rank > 0, next(iter(self.trainees.values())).sae.dec_bias_D
+    bar = tqdm(unit=" act", unit_scale=True, desc="training", disable=hidden)
     with catch_sigterm() as asked, keep_freed_memory(), bar:
         try:
             while not self.is_over:
@@ -380,11 +414,12 @@ def carry_out(
                 self.log_and_checkpoint()
                 if after_step is not None:
                     after_step(self.step)
-                if asked.is_set():
+                if total_of(asked.is_set(), on):  # whichever process was asked to end, all do after the same step
                     self.save()
                     raise SystemExit(143)
         finally:
-            self.log.close()
+            if share().rank == 0:
+                self.log.close()
             self.source.close()
             for t in self.trainees.values():
                 t.sae.eval().requires_grad_(True)
@@ -443,21 +478,28 @@ def train(
     loggers: Sequence[Callable[[int, str, Mapping], None]] = (),  # called with step, name and values beside the log
     resume: bool = True,  # continue from the newest checkpoint in out_dir
     progress: bool = True,  # show a bar with activations per second and time left
+    team: Team = Team(),  # processes that share every batch; all of them call this with the same models and batches
 ) -> TrainReport:
     """Train several SAEs in one pass over the data, and continue exactly where an earlier attempt was killed.
 
     A finished run found in `out_dir` is given back as it was. SIGTERM ends training with a checkpoint and exit code
     143. Raises `UserError` when the checkpoints there have other settings, another start or other activations, and,
-    with the state kept, on a step that is not finite or whose error spikes. Cost: per step and SAE one pass forward and
-    back, AdamW, and M·s²·d for the frames.
+    with the state kept, on a step that is not finite or whose error spikes; with a team, also when another process has
+    ended. Cost: per step and SAE one pass forward and back, AdamW, and M·s²·d for the frames.
     """
     specs = _specs(models, batches, stages=stages, weights=weights, input_map=input_map)
+    if team.size > 1 and options.compile:
+        raise UserError(
+            f"options.compile is '{options.compile}', and a compiled pass cannot be shared by {team.size} processes: leave "
+            "training.compile out, or train whole models by each process (run.data_parallel=false)"
+        )
     run = TrainRun(specs, batches, out_dir, options, validate, loggers)
-    run.begin(resume)
-    if progress and run.is_over:
-        tqdm.write(f"found finished: {run.step} steps in {run.folder}, nothing to train (resume=False trains anew)")
-    run.carry_out(after_step, progress)
-    return run.report()
+    with shared_batches(team, next(iter(specs.values())).sae.dec_bias_D.device):
+        run.begin(resume)
+        if progress and run.is_over and team.rank == 0:
+            tqdm.write(f"found finished: {run.step} steps in {run.folder}, nothing to train (resume=False trains anew)")
+        run.carry_out(after_step, progress)
+        return run.report()
 
 # %% ../../nbs/12_training/07_loop.ipynb #made-otherwise
 def made_otherwise(

@@ -12,6 +12,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
+from ..assets.shares import mean
 from ..models.base import SAE, SAEOutput
 from ..models.hierarchical import HierarchicalSAE
 
@@ -118,7 +119,7 @@ def loss_terms(
     aux_BD = sae.aux_recon(x_BD, out) if weights.auxk else None
     if aux_BD is not None:
         error_BD = (x_BD - out.recon_BD).detach()
-        auxk = F.mse_loss(aux_BD, error_BD) / error_BD.square().mean().clamp_min(1e-12)
+        auxk = F.mse_loss(aux_BD, error_BD) / mean(error_BD.square()).clamp_min(1e-12)
     l0 = out.hidden.sum() / len(x_BD) if weights.l0 and getattr(sae, "activation", "") == "jumprelu" else zero
     terms = (
         F.mse_loss(out.recon_BD, x_BD),

@@ -18,6 +18,8 @@ from fastcore.basics import patch
 from torch import Tensor, nn
 from torch.utils.checkpoint import checkpoint
 
+from ..assets.shares import share, total, total_of
+from ..core import UserError
 from ..models.base import SAE, SAEOutput, SparseCodes
 from ..models.hierarchical import Hidden
 from ..models.kernels import Pattern
@@ -96,7 +98,7 @@ class Trainee:
         self.total = sum(s.steps for s in spec.stages)
         self.ema = {n: p.detach().clone() for n, p in spec.sae.named_parameters()} if options.ema else {}
         self.now: dict[str, float | str] = {}  # losses, rates and norms of the last step
-        self.batch = 0  # activations of the last step
+        self.batch = 0  # activations of the last step, over all shares
 
     def weights_at(self, step: int) -> LossWeights:
         "Loss weights in force at a step."
@@ -191,6 +193,25 @@ def _out_of_memory(e: Exception) -> bool:
         m in str(e) for m in ("not enough memory", "can't allocate memory", "out of memory")
     )
 
+# %% ../../nbs/12_training/03_step.ipynb #step-cut
+@patch
+def _check_parts(self: Trainee) -> None:
+    "Parts of a shared batch must be the same contexts as for one process. Raises UserError otherwise."
+    parts = self.accum * max(self.options.recompute, 1)
+    if (size := share().size) > 1 and parts > 1 and self.batch % (size * parts):
+        raise UserError(
+            f"a batch of {self.batch} activations does not divide into {size} shares of {parts} parts: make "
+            "training.batch_size_acts a multiple of processes × training.grad_accum × training.recompute"
+        )
+
+# %% ../../nbs/12_training/03_step.ipynb #step-add-shares
+@patch
+def _add_shares(self: Trainee) -> None:
+    "The gradient of a whole batch is the sum of those of its shares. Cost: sending the gradients once or twice."
+    for p in self.sae.parameters():
+        if p.grad is not None:
+            p.grad = total(p.grad.contiguous())
+
 # %% ../../nbs/12_training/03_step.ipynb #c021_1
 @patch
 def _backward(self: Trainee, x_BD: Tensor, weights: LossWeights, step: int) -> dict[str, float] | None:
@@ -198,13 +219,17 @@ def _backward(self: Trainee, x_BD: Tensor, weights: LossWeights, step: int) -> d
     self.optimizer.zero_grad(set_to_none=True)
     try:
         parts = enumerate(x_BD.chunk(self.accum))
-        sums = sum(
-            self._part(part_BD, len(part_BD) / len(x_BD), weights, self.spec.seed, step, i) for i, part_BD in parts
-        )
-        return dict(zip((*Losses._fields, "l0"), sums.tolist()))  # one transfer from the device
+        sums = sum(self._part(part_BD, len(part_BD) / self.batch, weights, self.spec.seed, step, i) for i, part_BD in parts)
+        self._add_shares()
+        return dict(zip((*Losses._fields, "l0"), total(sums).tolist()))  # one transfer from the device
     except (RuntimeError, MemoryError) as e:
         if not _out_of_memory(e):
             raise
+        if share().size > 1:  # the others are at another place by now
+            raise UserError(
+                f"{len(x_BD)} activations, the share of one process in a batch, do not fit into its memory: "
+                f"raise training.grad_accum, which is {self.accum}, or give more processes"
+            ) from e
     self._undo()
     return None
 
@@ -213,7 +238,7 @@ def _backward(self: Trainee, x_BD: Tensor, weights: LossWeights, step: int) -> d
 def gradients(self: Trainee, x_BD: Tensor, step: int) -> str | None:
     """First half of a step. Returns what is wrong with it, or None.
 
-    A batch that does not fit into memory is split further and tried again.
+    A batch that does not fit into memory is split further and tried again; a share of one raises UserError.
     """
     stage, _ = stage_at(self.spec.stages, step)
     self.sae.train()
@@ -221,13 +246,15 @@ def gradients(self: Trainee, x_BD: Tensor, step: int) -> str | None:
     self.sae.router_temp = between(self.options.router_temp, step, self.total)
     for p in self.sae.decoder_parameters():
         p.requires_grad_(not stage.freeze_decoder)
+    self.batch = int(total_of(len(x_BD), x_BD))
+    self._check_parts()
     while (losses := self._backward(x_BD, self.weights_at(step), step)) is None:
         if self.accum >= len(x_BD):
             return "one activation alone does not fit into memory"
         self.accum *= 2
     self.sae.project_decoder_grads()
     norm = clip_in_step(self.optimizer, self.options.grad_clip)
-    self.now, self.batch = {"stage": stage.name, **losses, "grad_norm": float(norm)}, len(x_BD)
+    self.now = {"stage": stage.name, **losses, "grad_norm": float(norm)}
     return self.spikes.check(self.now["recon"], self.now["grad_norm"])
 
 # %% ../../nbs/12_training/03_step.ipynb #c021_3

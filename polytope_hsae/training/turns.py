@@ -10,11 +10,12 @@ import json
 import math
 import shutil
 from collections.abc import Callable, Iterable, Mapping, Sequence
-from contextlib import AbstractContextManager
+from contextlib import AbstractContextManager, nullcontext
 from pathlib import Path
 
 from torch import Tensor
 
+from ..assets.processes import Team, agree
 from ..core import UserError, atomic_write
 from .checkpoints import checkpoint_steps
 from .logging import read_log
@@ -77,28 +78,31 @@ def train_each(
     is_kept: Callable[[str], bool],  # whether a model is trained already and kept
     logger: Callable[[Path], AbstractContextManager],  # opens a logger beside the log, or gives None
     apart: bool = False,  # in turn, and other processes train models of the same folder: whoever asked joins the logs
+    team: Team = Team(),  # processes that share every batch; the first looks, keeps and writes for all
 ) -> None:
     """Train models together where they fit into memory, else in turn; the same models come out.
 
     Raises what `train` and `train_together` raise. Cost: as `train`; in turn, the data are read once per model."""
-    names = list(begin)
-    left = [name for name in names if not is_kept(name)]
+    names, leads = list(begin), team.rank == 0
+    left = agree(team, f"left in {folder}", [name for name in names if leads and not is_kept(name)])
     if not left:
         return
-    together = None if apart else begun_together(folder, names)
     first = {left[0]: begin[left[0]]()}
-    if together is None:
+    together = None if apart or not leads else begun_together(folder, names)
+    if together is None and leads:
         there = next(place for place in (folder.absolute(), *folder.absolute().parents) if place.is_dir())
-        disk = shutil.disk_usage(there).free
-        together = train_together(first[left[0]], len(names), batch_size, options, disk) and not apart
+        disk, rows = shutil.disk_usage(there).free, -(-batch_size // team.size)
+        together = train_together(first[left[0]], len(names), rows, options, disk) and not apart
+    together = agree(team, f"together in {folder}", together)
     for group in [names] if together else [[name] for name in left]:
-        specs, place = {name: first.pop(name, None) or begin[name]() for name in group}, folder
+        specs = {name: first.pop(name, None) or begin[name]() for name in group}
         place = folder if together else folder / group[0]
-        with logger(place) as log:
-            loggers = [log] if log else []
-            report = train(specs, batches(), out_dir=place, options=options, validate=validate, loggers=loggers)
-        keep(specs, report)
-        shutil.rmtree(place / "checkpoints")
+        with logger(place) if leads else nullcontext() as log:
+            how = dict(options=options, validate=validate, loggers=[log] if log else [], team=team)
+            report = train(specs, batches(), out_dir=place, **how)
+        if leads:
+            keep(specs, report)
+            shutil.rmtree(place / "checkpoints")
         del specs
-    if not together and not apart:
+    if not together and not apart and leads:
         join_logs(folder, names)
