@@ -6,7 +6,6 @@
 __all__ = ['wordless_children', 'teachers_of', 'check_run', 'check_sizes']
 
 # %% ../../nbs/16_experiment/15_checks.ipynb #imports
-from importlib.util import find_spec
 from itertools import chain
 from typing import Iterator, Mapping, Sequence
 
@@ -18,7 +17,7 @@ from ..activations.capture import check_window, decoder_blocks, prompt_residuals
 from ..activations.store import SPLITS
 from ..assets.models import resolve_device
 from ..concepts.selection import prompts
-from ..config import Config, TeacherConfig
+from ..config import Config, TeacherConfig, check_trackers
 from ..core import UserError
 from .contexts import NextWords, template_words
 from .plan import ModelShape, check_room, flat_latents, model_shape, room_here
@@ -48,7 +47,7 @@ def _wrong_sizes(cfg: Config, setup: Setup) -> Iterator[str]:
 
 # %% ../../nbs/16_experiment/15_checks.ipynb #wrong-requests
 def _wrong_requests(cfg: Config, setup: Setup) -> Iterator[str]:
-    "Blocks the model does not have, nothing to steer by, a package that is not installed."
+    "Blocks the model does not have, nothing to steer by."
     asked = {"model.layer": [cfg.model.layer]}
     asked |= {"model.layers_probe": cfg.model.layers_probe} if cfg.teacher.map_to_layer else {}
     for key, blocks in asked.items():
@@ -58,9 +57,6 @@ def _wrong_requests(cfg: Config, setup: Setup) -> Iterator[str]:
             yield f"{key} names block {missing[0]}, but {setup.loaded.name} has blocks 0 to {last}: name these"
     if not cfg.eval.steering_magnitudes:
         yield "eval.steering_magnitudes is empty, but phases 1 and 4 steer: give at least one, such as [1.0]"
-    if cfg.logging.wandb and find_spec("wandb") is None:
-        how = "pip install wandb, or leave logging.wandb out"
-        yield f"logging.wandb is '{cfg.logging.wandb}', but the package wandb is not installed: {how}"
 
 # %% ../../nbs/16_experiment/15_checks.ipynb #named
 def _named(names: Sequence[str], few_N: Tensor) -> str:
@@ -203,6 +199,7 @@ def check_run(
 
     Cost: one look at the words of the taught concepts and at the tokens that follow the contexts; nothing is read
     through the model but sixteen prompts, where templates are to teach an inner block."""
+    check_trackers(cfg)
     check_window(setup.loaded, cfg.data.window_length)
     check_room(cfg, _shape(setup), room_here(cfg.logging.save_dir, setup.loaded.model.device))
     wrong = [f(cfg, setup) for f in (_wrong_requests, _wrong_sizes, _wrong_words, _wrong_teachers)]

@@ -30,6 +30,7 @@ from polytope_hsae.config import (
     Config,
     absolute_paths,
     check_save_dir,
+    check_trackers,
     check_trust,
     load_config,
     read_saved,
@@ -279,6 +280,7 @@ def _check_inputs(cfg: Config, phases: Sequence[int]) -> None:
     from polytope_hsae.assets.taxonomy import read_taxonomy
     from polytope_hsae.assets.texts import check_source
 
+    check_trackers(cfg)
     if phases:
         check_model_name(cfg.model.name, cfg.model.revision)
         width = model_width(cfg.model.name, cfg.model.revision)

@@ -6,8 +6,7 @@
 __all__ = ['InputMap', 'LossWeights', 'Losses', 'Stage', 'Taught', 'TrainOptions', 'TrainReport', 'TrainSpec', 'Trainee',
            'clip_in_step', 'fit_input_map', 'init_from_teacher', 'keep_freed_memory', 'latest_checkpoint',
            'load_checkpoint', 'load_input_map', 'loss_terms', 'make_optimizer', 'read_log', 'rotated_teacher',
-           'save_checkpoint', 'save_input_map', 'start_at_mean', 'train', 'train_each', 'validation_error',
-           'wandb_logger']
+           'save_checkpoint', 'save_input_map', 'start_at_mean', 'train', 'train_each', 'trackers', 'validation_error']
 
 # %% ../../nbs/12_training/index.ipynb #imports
 from .checkpoints import latest_checkpoint, load_checkpoint, save_checkpoint
@@ -21,7 +20,7 @@ from polytope_hsae.training.init import (
     save_input_map,
     start_at_mean,
 )
-from .logging import read_log, wandb_logger
+from .logging import read_log, trackers
 from .loop import TrainReport, train, validation_error
 from .losses import Losses, LossWeights, loss_terms
 from .memory import keep_freed_memory
@@ -56,6 +55,6 @@ _all_ = [
     "start_at_mean",
     "train",
     "train_each",
+    "trackers",
     "validation_error",
-    "wandb_logger",
 ]
