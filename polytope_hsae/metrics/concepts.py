@@ -254,16 +254,18 @@ def _shuffled(
     n_C: Tensor,  # contexts of each concept
 ) -> Tensor:  # N × C × 5
     "Concept scores under N shuffles of the labels"
-    (rank_E, silent_C), B = midranks, len(found.label_B)
-    shape, at_E, value_E = (len(label_NE), found.n_concepts), found.concept_E, found.value_E
-    cell_NE = at_E + found.n_concepts * torch.arange(len(label_NE), device=at_E.device)[:, None]
-    zeros = rank_E.new_zeros(shape[0] * shape[1])
-    sums = lambda x_NE: zeros.clone().index_add_(0, cell_NE.flatten(), x_NE.flatten()).view(shape)
-    all_NC, fires_C = sums(value_E.expand_as(label_NE)), torch.bincount(at_E, minlength=shape[1])
-    own_NE, even_NC = label_NE == at_E, sums(value_E / n_C.clamp(min=1)[label_NE])
-    hits_NC, mass_NC, rank_NC = (sums(torch.where(own_NE, x, 0.0)) for x in (torch.ones_like(rank_E), value_E, rank_E))
+    (rank_E, silent_C), (N, C), B = midranks, (len(label_NE), found.n_concepts), len(found.label_B)
+    at_E, value_E, zeros = found.concept_E, found.value_E, rank_E.new_zeros(N * C)
+    cell_NE = at_E + C * torch.arange(N, device=at_E.device)[:, None]
+    sums = lambda cell, x: zeros.clone().index_add_(0, cell.flatten(), x.flatten()).view(N, C)
+    all_C, fires_C = zeros[:C].clone().index_add_(0, at_E, value_E), torch.bincount(at_E, minlength=C)
+    even_NC = sums(cell_NE, value_E / n_C.clamp(min=1)[label_NE])
+    draw_O, own_O = (label_NE == at_E).nonzero().T
+    cell_O = cell_NE[draw_O, own_O]
+    hits_NC = torch.bincount(cell_O, minlength=N * C).view(N, C).double()
+    mass_NC, rank_NC = (sums(cell_O, x_E[own_O]) for x_E in (value_E, rank_E))
     shares = (
-        mass_NC / all_NC.where(all_NC > 0, 1.0),
+        mass_NC / all_C.where(all_C > 0, 1.0),
         mass_NC / n_C / even_NC.where(even_NC > 0, 1.0),
         (fires_C - hits_NC) / (B - n_C),
         hits_NC / n_C,
