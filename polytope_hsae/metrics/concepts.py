@@ -199,12 +199,10 @@ def _midranks(
     return torch.empty_like(place_E).index_copy_(0, order_E, place_E), below_C + (silent_C + 1) / 2
 
 # %% ../../nbs/11_metrics/01_concepts.ipynb #auc-of
-def _auc(rank_E: Tensor, silent_C: Tensor, own_E: Tensor, found: Firings, n_C: Tensor) -> Tensor:  # C
-    "Share of pairs of an own and another context in which the own ranks higher"
-    at_E, none_C = found.concept_E[own_E], torch.zeros(found.n_concepts, dtype=torch.float64, device=rank_E.device)
-    hits_C = torch.bincount(at_E, minlength=found.n_concepts)
-    rank_C = none_C.index_add_(0, at_E, rank_E[own_E]) + (n_C - hits_C) * silent_C.double()
-    return (rank_C - n_C * (n_C + 1) / 2) / (n_C * (len(found.label_B) - n_C))
+def _auc(rank_C: Tensor, hits_C: Tensor, silent_C: Tensor, n_C: Tensor, n: int) -> Tensor:  # C
+    "Share of pairs of an own and another context in which the own ranks higher, from the ranks of own firings"
+    rank_C = rank_C + (n_C - hits_C) * silent_C.double()
+    return (rank_C - n_C * (n_C + 1) / 2) / (n_C * (n - n_C))
 
 # %% ../../nbs/11_metrics/01_concepts.ipynb #c019b-auc
 class MatchedAUC:
@@ -239,38 +237,57 @@ class MatchedAUC:
 
     def compute(self) -> Tensor:  # C; NaN for a concept without contexts, or with all of them
         "Mann–Whitney U over the number of pairs, from mid-ranks"
-        found = self.seen()
+        found, C = self.seen(), len(self.latent_C)
         (rank_E, silent_C), own_E = _midranks(found), found.label_B[found.context_E] == found.concept_E
-        n_C = torch.bincount(found.label_B, minlength=found.n_concepts)
-        return _auc(rank_E, silent_C, own_E, found, n_C)
+        hits_C, n_C = (torch.bincount(at, minlength=C) for at in (found.concept_E[own_E], found.label_B))
+        rank_C = torch.zeros(C, dtype=torch.float64, device=rank_E.device)
+        return _auc(rank_C.index_add_(0, found.concept_E[own_E], rank_E[own_E]), hits_C, silent_C, n_C, self.n)
 
 # %% ../../nbs/11_metrics/01_concepts.ipynb #c019d
 SHUFFLES = ("purity", "balanced_purity", "leakage", "hit_rate", "auc")  # columns of `label_shuffles`
 
 # %% ../../nbs/11_metrics/01_concepts.ipynb #c019d_1
+def _shuffled(
+    found: Firings,
+    label_NE: Tensor,  # a shuffle's label of every firing's context
+    midranks: tuple[Tensor, Tensor],
+    n_C: Tensor,  # contexts of each concept
+) -> Tensor:  # N × C × 5
+    "Concept scores under N shuffles of the labels"
+    (rank_E, silent_C), (N, C), B = midranks, (len(label_NE), found.n_concepts), len(found.label_B)
+    at_E, value_E, zeros = found.concept_E, found.value_E, rank_E.new_zeros(N * C)
+    cell_NE = at_E + C * torch.arange(N, device=at_E.device)[:, None]
+    sums = lambda cell, x: zeros.clone().index_add_(0, cell.flatten(), x.flatten()).view(N, C)
+    all_C, fires_C = zeros[:C].clone().index_add_(0, at_E, value_E), torch.bincount(at_E, minlength=C)
+    even_NC = sums(cell_NE, value_E / n_C.clamp(min=1)[label_NE])
+    draw_O, own_O = (label_NE == at_E).nonzero().T
+    cell_O = cell_NE[draw_O, own_O]
+    hits_NC = torch.bincount(cell_O, minlength=N * C).view(N, C).double()
+    mass_NC, rank_NC = (sums(cell_O, x_E[own_O]) for x_E in (value_E, rank_E))
+    shares = (
+        mass_NC / all_C.where(all_C > 0, 1.0),
+        mass_NC / n_C / even_NC.where(even_NC > 0, 1.0),
+        (fires_C - hits_NC) / (B - n_C),
+        hits_NC / n_C,
+        _auc(rank_NC, hits_NC, silent_C, n_C, B),
+    )
+    return torch.stack(shares, 2)
+
+# %% ../../nbs/11_metrics/01_concepts.ipynb #shuffles-all
 def label_shuffles(
     found: Firings,  # of the matched latents
     generator: torch.Generator,  # on the CPU
     draws: int = 200,
 ) -> Tensor:  # draws × 5: means over concepts, in the order of SHUFFLES
-    "Concept scores under shuffled labels of the same contexts; latents and matching stay. Cost: draws × firings."
-    B, C, at_E, value_E = len(found.label_B), found.n_concepts, found.concept_E, found.value_E
-    (rank_E, silent_C), n_C = _midranks(found), torch.bincount(found.label_B, minlength=C)
-    sums = lambda at, x: torch.zeros(C, dtype=torch.float64, device=x.device).index_add_(0, at, x)
-    mass_C, fires_C, scores = sums(at_E, value_E), torch.bincount(at_E, minlength=C), []
-    for _ in range(draws):
-        drawn_B = found.label_B[torch.randperm(B, generator=generator).to(found.label_B.device)]
-        drawn_E = drawn_B[found.context_E]
-        own_E, even_C = drawn_E == at_E, sums(at_E, value_E / n_C.clamp(min=1)[drawn_E])
-        hits_C, mass_own_C = torch.bincount(at_E[own_E], minlength=C), sums(at_E[own_E], value_E[own_E])
-        shares = (
-            mass_own_C / mass_C.where(mass_C > 0, 1.0),
-            mass_own_C / n_C / even_C.where(even_C > 0, 1.0),
-            (fires_C - hits_C).double() / (B - n_C),
-            hits_C.double() / n_C,
-            _auc(rank_E, silent_C, own_E, found, n_C),
-        )
-        scores.append(torch.stack(shares, 1)[n_C > 0].mean(0))
+    """Concept scores under shuffled labels of the same contexts; latents and matching stay.
+
+    Cost: draws × firings. Memory: 2 MiB for each of a dozen columns, or what a single draw takes."""
+    B, device, scores = len(found.label_B), found.label_B.device, []
+    midranks, n_C = _midranks(found), torch.bincount(found.label_B, minlength=found.n_concepts)
+    for some in torch.arange(draws).split(max(1, 2**18 // max(B, len(found.value_E), 1))):
+        order_NB = torch.stack([torch.randperm(B, generator=generator) for _ in some]).to(device)
+        score_NC5 = _shuffled(found, found.label_B[order_NB[:, found.context_E]], midranks, n_C)
+        scores += [score_C5.mean(0) for score_C5 in score_NC5[:, n_C > 0]]
     return torch.stack(scores)
 
 # %% ../../nbs/11_metrics/01_concepts.ipynb #c019
