@@ -33,6 +33,7 @@ VIEW_STYLE = """
 .polytope-view .soft { opacity: .75 }
 .polytope-view .reason { border-left: 3px solid var(--two); padding-left: .6rem }
 .polytope-view .side-by-side { display: flex; flex-wrap: wrap; gap: 4px 20px }
+.polytope-view .side-by-side > div { max-width: 100%; overflow-x: auto }
 .polytope-view .bar { display: inline-block; height: 9px; min-width: 1px; vertical-align: middle }
 .polytope-view .bar.after { background: var(--one) }
 .polytope-view .bar.before { background: var(--grey) } .polytope-view .bars { width: 60px; line-height: 10px }
