@@ -222,11 +222,15 @@ def argued_in(phase: int, r: Result) -> str:
             return "Does the metric matter?"
         if r.variant == "published":
             return "The published statistics, to the letter"
+        if r.variant == "calibrated":
+            return "What would the truth show?"
         if r.variant != "real":
             return "The other part of speech"
         return next((h for h, known in _SECTIONS.items() if r.statistic in known.split()), next(iter(_SECTIONS)))
     if phase < 4:
         return "Scores on held-out contexts"
+    if r.condition.removesuffix("_soft") in ("training_match", "own_latent", "reference"):
+        return "At equal firing rates"
     if r.statistic in _PROBED.split():
         return "Can concepts be read, and do children absorb their parents?"
     if r.kind == "value":
