@@ -158,7 +158,8 @@ def check_weights(
     else:
         needed = [key for key in unexpected if _changes_model(model, key)]
         known = ((key, p) for key, p in model.named_parameters() if not p.is_meta)
-        broken = next((key for key, p in known if not torch.isfinite(p).all()), None)
+        ends = lambda p: torch.stack(torch.aminmax(p)) if p.numel() else p  # NaN if one is; no mask of all weights
+        broken = next((key for key, p in known if not ends(p).isfinite().all()), None)
         if broken is not None:
             fault = f"has numbers in {broken} that are not finite (NaN or ∞): copy or download it again"
         elif needed:

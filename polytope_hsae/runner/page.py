@@ -310,7 +310,7 @@ math{overflow-x:auto} section{border-top:3px solid var(--line);margin-top:3rem}
 @media(max-width:40rem){.claims li{grid-template-columns:1fr} main{padding:.6rem .8rem 3rem}}
 @page{margin:12mm}
 @media print{nav,p.data{display:none} body{font-size:10pt} .page{display:block} main{max-width:none;padding:0}
-.wide{overflow:visible} img,table,tr{break-inside:avoid} h2,h3{break-after:avoid} a{color:inherit}}
+.wide{overflow:visible} img,tr{break-inside:avoid} h2,h3,summary{break-after:avoid} a{color:inherit}}
 """
 
 # %% ../../nbs/19_runner/02_page.ipynb #style-all

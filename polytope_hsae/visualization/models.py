@@ -194,7 +194,7 @@ def forest(
         ax.set_yticks([0], [label])
         scaled = {"relative": "%", "share": "points"}.get(r.unit)
         if scaled:
-            ax.xaxis.set_major_formatter(lambda x, _: minus(f"{100 * x:+.3g}"))
+            ax.xaxis.set_major_formatter(lambda x, _: minus(f"{100 * x:+.3g}") if x else "0")
         ax.set_xlabel(f"difference ({scaled or r.unit})", fontsize="small", labelpad=1)
         ax.tick_params(axis="x", labelsize="small")
         ax.grid(False, axis="y")
