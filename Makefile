@@ -1,7 +1,7 @@
 # run: the whole study on the embedded model · test: everything CI checks · lab: JupyterLab
 # docs: the site, by Quarto, in _docs/ · docs-check: the same pages without Quarto, in _site/, and what is wrong with them
 # format: isort, black, flake8 · outputs: execute changed notebooks and store what they show · house: what is where · clean
-# saelens: export a miniature, read it in a fresh environment with SAELens, compare
+# saelens: export a miniature, read it with SAELens in an environment installed anew, compare; test does so in a linked one
 # faults: every fault a run is meant to survive, injected; the short form is part of test
 # gpu: kernels, a step and a run on CUDA beside the CPU, and rates at full size, in nine minutes at most
 VENV   ?= .venv
@@ -20,7 +20,7 @@ test: $(VENV)/ready
 	$(BIN)/python scripts/test.py
 
 saelens: $(VENV)/ready
-	$(BIN)/python scripts/saelens.py
+	$(BIN)/python scripts/saelens.py --registry
 
 faults: $(VENV)/ready
 	$(BIN)/python scripts/faults.py

@@ -55,6 +55,7 @@ def tree_checks() -> list[bool]:
         passes("the house keeps its bounds", "python", "scripts/house.py"),
         passes("stored outputs belong to their code", "python", "scripts/outputs.py", "--check"),
         passes("the wheel carries all a run needs", "python", "scripts/wheel.py"),
+        passes("SAELens reads an exported run in an environment of its own", "python", "scripts/saelens.py"),
         passes("faults are survived, a sample of each kind", "python", "scripts/faults.py", "--short"),
         passes("the site has every page, and every link leads somewhere", "python", "scripts/docs.py", "--check"),
         passes("the explorer answers in a browser", "python", "scripts/browser.py"),
