@@ -131,6 +131,11 @@ def _train_variant(
     dtype = torch.float32 if run.setup.loaded.model.dtype == torch.float32 else torch.float16
 
     def keep(specs: Mapping[str, TrainSpec], report: TrainReport) -> None:
+        if silent := [model for model in specs if not report.last[model]["used"]]:
+            raise UserError(
+                f"no latent of {', '.join(silent)} fires on the last batch of its training, so that it cannot be "
+                "scored: lower training.lr, hsae.l1_parent or hsae.l1_child, in another run folder"
+            )
         models = {seed_of[model]: spec for model, spec in specs.items()}
         (folder / "log.sha256").unlink(missing_ok=True)
         save_models(models, name, run.run_dir, dtype, report.origin, folder.name)

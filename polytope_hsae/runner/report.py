@@ -10,6 +10,7 @@ __all__ = ['Row', 'judged', 'verdict_rows', 'all_rows', 'verdict_table', 'anchor
 import copy
 import re
 from datetime import timedelta
+from functools import cache
 from pathlib import Path
 from typing import Any, Mapping, NamedTuple
 
@@ -175,6 +176,14 @@ def _for_reading(nb: nbformat.NotebookNode) -> nbformat.NotebookNode:
     nb.metadata.pop("widgets", None)
     return nb
 
+# %% ../../nbs/19_runner/04_report.ipynb #report-exporter
+@cache
+def _exporter(code: bool) -> _OfflineExporter:
+    "What turns a notebook into HTML, with its code or without; compiling its templates takes a second"
+    return _OfflineExporter(
+        template_name="basic", exclude_input=not code, exclude_input_prompt=True, exclude_output_prompt=True
+    )
+
 # %% ../../nbs/19_runner/04_report.ipynb #c017_2
 def fragment(
     nb: nbformat.NotebookNode,  # an executed notebook
@@ -183,9 +192,7 @@ def fragment(
     down: int = 0,  # levels that headings step down
 ) -> str:  # HTML without head, scripts or anything loaded from elsewhere
     "A notebook's prose, tables and figures as HTML."
-    exporter = _OfflineExporter(
-        template_name="basic", exclude_input=not code, exclude_input_prompt=True, exclude_output_prompt=True
-    )
+    exporter = _exporter(code)
     exporter.headings = (prefix, down)
     body, _ = exporter.from_notebook_node(_for_reading(nb))
     body = re.sub(r"<script\b.*?</script>", "", body, flags=re.S | re.I)
