@@ -9,7 +9,7 @@ __all__ = ['Count', 'Positive', 'NonNegative', 'Finite', 'Share', 'DType', 'Bloc
            'StageBConfig', 'EarlyStopConfig', 'TuneConfig', 'TrainingConfig', 'ValidationConfig', 'TargetsConfig',
            'EvalConfig', 'AblateConfig', 'LoggingConfig', 'Config', 'config_keys', 'parse_yaml', 'presets_dir',
            'presets', 'load_config', 'absolute_paths', 'check_save_dir', 'check_trust', 'config_hash', 'versions',
-           'save_resolved', 'read_saved']
+           'hardware', 'save_resolved', 'read_saved']
 
 # %% ../nbs/02_config.ipynb #config-imports
 import difflib
@@ -20,6 +20,7 @@ import platform
 import re
 import reprlib
 import subprocess
+import sys
 import tempfile
 import unicodedata
 import warnings
@@ -29,6 +30,7 @@ from itertools import takewhile
 from pathlib import Path
 from typing import Annotated, Any, Literal
 
+import psutil
 import yaml
 from pydantic import (
     BaseModel,
@@ -976,6 +978,17 @@ def versions() -> dict[str, str]:
             found[name] = "not installed"
     return found
 
+# %% ../nbs/02_config.ipynb #config-hardware
+def hardware() -> dict[str, Any]:
+    "The machine: processor, cores that may be used, memory; GPUs and threads where PyTorch is loaded."
+    cores = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count()
+    found = {"machine": platform.platform(), "processor": platform.machine(), "cores": cores}
+    found["memory_gib"] = round(psutil.virtual_memory().total / 2**30, 1)
+    if (torch := sys.modules.get("torch")) is not None:  # not loaded for this: it takes seconds
+        found["threads"] = torch.get_num_threads()
+        found["gpus"] = [torch.cuda.get_device_name(i) for i in range(torch.cuda.device_count())]
+    return found
+
 # %% ../nbs/02_config.ipynb #config-seal-line
 _SEAL = "# SHA-256 of the lines above: "
 
@@ -989,7 +1002,7 @@ def save_resolved(
     cfg: Config,  # what the run uses
     run_dir: Path | str,  # the run's folder
 ) -> Path:  # config.yaml
-    "Write config.yaml: every value, versions, commit, seed, and the checksum of it all; atomic."
+    "Write config.yaml: every value, versions, commit, hardware, seed, and the checksum of it all; atomic."
     changed = _git("status", "--porcelain", "--untracked-files=no")
     provenance = {
         "seed": cfg.run.seed,
@@ -997,6 +1010,7 @@ def save_resolved(
         "commit": _git("rev-parse", "HEAD"),
         "changed_since_commit": bool(changed) if changed is not None else None,
         "versions": versions(),
+        "hardware": hardware(),
     }
     tree = {**cfg.model_dump(mode="json"), "provenance": provenance}
     text = yaml.safe_dump(tree, sort_keys=False, default_flow_style=None, allow_unicode=True)

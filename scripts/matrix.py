@@ -44,7 +44,8 @@ def cells(pythons: tuple[str, ...]) -> list[Cell]:
     settings = configparser.ConfigParser()
     settings.read(ROOT / "settings.ini")
     wanted = settings["DEFAULT"]["requirements"].split()
-    dev = settings["DEFAULT"]["dev_requirements"].split()
+    # what sae-lens brings is partly without wheels, and for another Python pip resolves wheels only
+    dev = [r for r in settings["DEFAULT"]["dev_requirements"].split() if not r.startswith("sae-lens")]
     floor = lambda name: next(re.search(r">=([\d.]+)", r) for r in wanted if re.match(rf"{name}\b", r))
     oldest = [
         f"{name}=={found[1] if '.' in found[1] else found[1] + '.0'}.*"
