@@ -310,7 +310,7 @@ def _repeated(results: Iterable[Result]) -> Result | None:
     return None
 
 # %% ../nbs/01_results.ipynb #results-fault
-def _fault(error: ValueError) -> str:
+def _fault(error: ValueError | RecursionError) -> str:
     "Where a file of results is wrong and how, in a few words: the first fault only"
     if not isinstance(error, ValidationError):
         return str(error)
@@ -346,7 +346,7 @@ def read_results(
         return _parsed(json.loads(Path(path).read_text(encoding="utf-8")))
     except OSError as e:
         raise UserError(f"{path} cannot be read ({e.strerror}): give a results.json that a run has written") from e
-    except ValueError as e:
+    except (ValueError, RecursionError) as e:  # JSON may be nested deeper than Python goes
         cure = "run its phases again, or read it with the version that wrote it"
         raise UserError(f"{path} is no file of results ({_fault(e)}): {cure}") from e
 

@@ -20,7 +20,7 @@ from pathlib import Path
 from typing import NamedTuple
 
 ROOT = Path(__file__).resolve().parent.parent
-PYTHONS = ("3.11", "3.12", "3.13")
+PYTHONS = ("3.11.9", "3.12", "3.13")  # pip takes 3.11 for 3.11.0, which is older than the oldest that is meant
 SHOWN = ("torch", "transformers", "numpy", "safetensors")
 TESTS = (
     "nbs/00_core.ipynb",
@@ -75,15 +75,16 @@ def resolved(cell: Cell, folder: Path) -> tuple[dict[str, str], str]:
     how = ["--dry-run", "--ignore-installed", "--quiet", "--report", str(report), *wheels, *cell.constraints]
     done = pip("install", *how, *cell.wanted)
     if done.returncode:
-        lines = [line for line in done.stderr.splitlines() if line.startswith("ERROR")] or ["pip failed"]
-        return {}, lines[0][:200]
+        lines = [line.strip() for line in done.stderr.splitlines()]
+        said = [line for line in lines if re.search(r"^ERROR|depends on|The user requested", line)] or ["pip failed"]
+        return {}, "; ".join(said)[:400]
     installed = json.loads(report.read_text())["install"]
     return {item["metadata"]["name"].lower(): item["metadata"]["version"] for item in installed}, ""
 
 
 def tested(cell: Cell, folder: Path) -> str:
     "What is wrong with an environment that is really made; says so where this Python is not here"
-    found = shutil.which(f"python{cell.python}")
+    found = shutil.which("python" + ".".join(cell.python.split(".")[:2]))
     if found is None:
         return f"python{cell.python} is not here"
     venv = folder / f"venv-{cell.python}-{cell.versions}"
@@ -111,7 +112,7 @@ def main() -> int:
             wrong = wrong or (tested(cell, Path(d)) if args.install else "")
             shown = ", ".join(f"{name} {versions[name]}" for name in SHOWN if name in versions)
             said = f"FAIL {wrong}" if wrong else f"ok   {len(versions)} packages: {shown}"
-            print(f"Python {cell.python:5} {cell.versions:12} {said}", flush=True)
+            print(f"Python {cell.python:6} {cell.versions:12} {said}", flush=True)
             failed += bool(wrong)
     print(f"{failed} failed")
     return 1 if failed else 0
