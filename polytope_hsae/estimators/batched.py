@@ -163,14 +163,14 @@ def plan_estimation(
 ) -> EstimationPlan:
     """Prepare the joint estimation of many token sets, for reuse over shuffles of the vocabulary.
 
-    Raises ValueError on an empty family, an empty set, a repeated token, and on what is no token id.
+    Raises UserError on an empty family, an empty set, a repeated token, and on what is no token id.
     Cost: one sparse product per shared sum; milliseconds to seconds.
     """
     sets = [_token_ids(tokens, s) for s, tokens in enumerate(token_sets)]
     if empty := [s for s, ids_N in enumerate(sets) if not len(ids_N)]:
-        raise ValueError(f"token sets {empty} are empty: give every concept words, or leave it out")
+        raise UserError(f"token sets {empty} are empty: give every concept words, or leave it out")
     if not sets:
-        raise ValueError("there are no token sets to estimate: select at least one concept")
+        raise UserError("there are no token sets to estimate: select at least one concept")
     tokens_R, rows_N = np.unique(np.concatenate(sets), return_inverse=True)
     rows = np.split(rows_N, np.cumsum([len(t) for t in sets])[:-1])
     primal = _primal_steps(rows, len(tokens_R), dim, int(memory_gib * 2**30))
@@ -214,7 +214,7 @@ def _refuse(
     "One clear sentence naming the first refused set."
     if bad_B.any():
         first = int(sets[int(bad_B.reshape(-1).nonzero()[0])])
-        raise ValueError(f"token set {first} {why}")
+        raise UserError(f"token set {first} {why}")
 
 # %% ../../nbs/08_estimators/01_batched.ipynb #c022_2
 _SINGULAR = (
@@ -307,13 +307,13 @@ def gather_rows(
 ) -> Tensor:  # [R + spare, D], new memory
     """Rows of some tokens, perhaps of shuffled ones.
 
-    No gradient flows back: estimates are made in place. Raises ValueError on a token outside the vocabulary, on rows
+    No gradient flows back: estimates are made in place. Raises UserError on a token outside the vocabulary, on rows
     that are not finite, and on vectors that are no tensor of floats.
     """
     if not isinstance(g_VD, Tensor) or not g_VD.is_floating_point():
         raise UserError(f"the vectors are a {type(g_VD).__name__} of {g_VD.dtype}: give a torch tensor of floats")
     if int(tokens_R[-1]) >= len(g_VD):
-        raise ValueError(
+        raise UserError(
             f"token {int(tokens_R[-1])} is outside the vocabulary of {len(g_VD)} rows: "
             "build the concepts with this model's tokenizer"
         )
@@ -322,7 +322,7 @@ def gather_rows(
     torch.index_select(g_VD.detach(), 0, rows_R.to(g_VD.device), out=x_RD[: len(rows_R)])
     if not x_RD.sum().isfinite():
         bad = (~x_RD.isfinite()).any(1).nonzero()[:, 0]
-        raise ValueError(
+        raise UserError(
             f"the vectors of {len(bad)} words are not finite (first: token {int(tokens_R[bad[0].cpu()])}): "
             "check the unembedding and the geometry"
         )
@@ -337,7 +337,7 @@ def estimate_sets(
 ) -> SetEstimates:
     """Concept vectors ℓ = (m·v)v, v ∝ C⁻¹m, of all planned sets at once; exact (Park et al., category.py).
 
-    Raises ValueError on non-finite rows, fewer than 3 words, equal words, and words along one line.
+    Raises UserError on non-finite rows, fewer than 3 words, equal words, and words along one line.
     Cost: 2n²d per small set, d³/3 per large one, 2d² per row visited by a recipe.
     """
     _refuse(

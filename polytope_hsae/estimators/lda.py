@@ -12,6 +12,7 @@ from typing import Callable, Iterable, Literal, NamedTuple, Sequence, get_args
 import torch
 from torch import LongTensor, Tensor
 
+from ..core import UserError
 from .batched import EstimationPlan, estimate_sets, gather_rows, plan_estimation
 
 # %% ../../nbs/08_estimators/00_lda.ipynb #c006
@@ -27,16 +28,16 @@ def concept_vectors(
 ) -> Tensor:  # ℓ of every concept, [S, D]
     """Concept vectors of the unified space, ℓ = (m·v)v with v ∝ C⁻¹m (Park et al. 2024, section 4).
 
-    Raises ValueError on an unknown method, on a shrinkage where none belongs, and with the set's index on words that
+    Raises UserError on an unknown method, on a shrinkage where none belongs, and with the set's index on words that
     determine no vector (see `estimate_sets`).
     Cost: 2n²d per concept with n < d words, about d³ per larger one, less where sets are nested.
     """
     if method not in get_args(TokenMethod):
-        raise ValueError(f"the estimator is '{method}'; choose one of {', '.join(get_args(TokenMethod))}")
+        raise UserError(f"the estimator is '{method}'; choose one of {', '.join(get_args(TokenMethod))}")
     if method == "ridge" and shrinkage is None:
-        raise ValueError("the estimator 'ridge' has no shrinkage: give a share in [0, 1]")
+        raise UserError("the estimator 'ridge' has no shrinkage: give a share in [0, 1]")
     if method != "ridge" and shrinkage is not None:
-        raise ValueError(f"shrinkage is {shrinkage}, but the estimator is '{method}': it belongs to 'ridge' only")
+        raise UserError(f"shrinkage is {shrinkage}, but the estimator is '{method}': it belongs to 'ridge' only")
     plan = token_sets if isinstance(token_sets, EstimationPlan) else plan_estimation(token_sets, g_VD.shape[1])
     if method != "mean":
         return estimate_sets(g_VD, plan, shrinkage, rows_V).vector_SD
@@ -54,15 +55,15 @@ def _within_covariance(
 ) -> tuple[Tensor, Tensor]:  # class means [K, D], pooled within-class covariance [D, D], float64
     """Means and pooled covariance Σ_k π_k S_k. Cost: 2nd²; memory: a chunk, and what is returned.
 
-    Raises ValueError on an empty class or rows that are not finite.
+    Raises UserError on an empty class or rows that are not finite.
     """
     bad = int((~x_ND.isfinite()).any(1).sum())
     if bad:
-        raise ValueError(f"{bad} of {len(x_ND)} contexts are not finite: check the captured activations")
+        raise UserError(f"{bad} of {len(x_ND)} contexts are not finite: check the captured activations")
     label_N = label_N.to(x_ND.device)
     count_K = torch.bincount(label_N, minlength=n_classes)
     if (count_K < 1).any() or len(x_ND) <= n_classes:
-        raise ValueError(
+        raise UserError(
             f"classes have {count_K.tolist()} contexts: each needs at least one, and together more than one each"
         )
     count_K1, D = count_K[:, None].double(), x_ND.shape[1]
@@ -80,7 +81,7 @@ def _within_covariance(
 def _require_share(shrinkage: float) -> None:
     "ValueError unless the shrinkage is above 0 and at most 1: without any, C may be singular."
     if not 0 < shrinkage <= 1:
-        raise ValueError(f"shrinkage is {shrinkage}, but must be in (0, 1]: change geometry.lda_shrinkage")
+        raise UserError(f"shrinkage is {shrinkage}, but must be in (0, 1]: change geometry.lda_shrinkage")
 
 # %% ../../nbs/08_estimators/00_lda.ipynb #c012_1
 def multiclass_lda(
@@ -92,16 +93,16 @@ def multiclass_lda(
 ) -> Tensor:  # ℓ of each class against the others, [K, D]
     """Each class against the mean of the others, sharing one within-class covariance.
 
-    ℓ_k = (Δ_k·v_k)v_k with v_k ∝ C⁻¹Δ_k and Δ_k = μ_k − mean_{j≠k} μ_j. Raises ValueError on empty classes,
+    ℓ_k = (Δ_k·v_k)v_k with v_k ∝ C⁻¹Δ_k and Δ_k = μ_k − mean_{j≠k} μ_j. Raises UserError on empty classes,
     non-finite contexts, or no within-class variance. Cost: 2nd² + d³/3 in float64.
     """
     if n_classes < 2:
-        raise ValueError(f"n_classes is {n_classes}, but must be at least 2: there is nothing to tell apart")
+        raise UserError(f"n_classes is {n_classes}, but must be at least 2: there is nothing to tell apart")
     _require_share(shrinkage)
     mean_KD, S_DD = _within_covariance(x_ND, label_N, n_classes, balanced)
     scale = S_DD.diagonal().mean()
     if scale <= 0:
-        raise ValueError("the classes have within-class variance 0: no direction separates better than another")
+        raise UserError("the classes have within-class variance 0: no direction separates better than another")
     others_KD = (mean_KD.sum(0) - mean_KD) / (n_classes - 1)
     gap_KD = mean_KD - others_KD
     C_DD = (1 - shrinkage) * S_DD + shrinkage * scale * torch.eye(len(S_DD)).to(S_DD)
@@ -135,7 +136,7 @@ def _moments(
     label_N: LongTensor,  # concept of each, in the same order
     classes: range,  # those wanted
 ) -> _Moments:
-    "One pass over the contexts. Raises ValueError when some are not finite."
+    "One pass over the contexts. Raises UserError when some are not finite."
     found, start, bad = None, 0, 0
     for x_BD in (batch for batch in batches if len(batch)):
         label_B, start = label_N[start : start + len(x_BD)].to(x_BD.device), start + len(x_BD)
@@ -152,7 +153,7 @@ def _moments(
                 found.sum_KD[at] += own_ND.sum(0)
                 found.square_KDD[at].addmm_(own_ND.T, own_ND)
     if bad:
-        raise ValueError(f"{bad} of {len(label_N)} contexts are not finite: check the captured activations")
+        raise UserError(f"{bad} of {len(label_N)} contexts are not finite: check the captured activations")
     return found
 
 # %% ../../nbs/08_estimators/00_lda.ipynb #lda-one
@@ -189,11 +190,11 @@ def one_vs_rest_lda(
 ) -> Tensor:  # ℓ of each concept against all other contexts, [K, D]
     """`activation_lda` of every concept against everything else, exactly, of contexts that need not fit memory.
 
-    Raises ValueError on concepts without contexts or without a rest, non-finite contexts, or no variance.
+    Raises UserError on concepts without contexts or without a rest, non-finite contexts, or no variance.
     Cost: as many passes as `memory_gib` makes of 8·K·d² bytes; 2Nd² a pass, 2Nd² + K·d³/3 for all; float64."""
     count_K, n = torch.bincount(label_N[label_N >= 0], minlength=n_classes).tolist(), len(label_N)
     if not 0 < min(count_K) <= max(count_K) < n:
-        raise ValueError(
+        raise UserError(
             f"concepts have {count_K} of {n} contexts, but each needs some and not all: "
             "leave out concepts without contexts, or capture more of them"
         )
@@ -211,7 +212,7 @@ def one_vs_rest_lda(
             own = sum_D - count_K[k] * shift_D, own_DD, count_K[k]
             vector_D = _one_vs_rest(own, all_DD, n, shrinkage, balanced, floor)
             if vector_D is None:
-                raise ValueError(
+                raise UserError(
                     f"concept {k} and its rest have no variance within: no direction separates better than another"
                 )
             vectors.append(vector_D)
@@ -229,10 +230,15 @@ class LayerMap(NamedTuple):
         source_ND: Tensor,  # final residuals that were not fitted
         target_NE: Tensor,  # the other stream at the same contexts
     ) -> float:  # share of the target's variance explained: 1 exact, 0 no better than its mean, negative worse
-        "R² = 1 − Σ‖y − ŷ‖² / Σ‖y − ȳ‖², summed over all coordinates in float64."
+        """R² = 1 − Σ‖y − ŷ‖² / Σ‖y − ȳ‖², summed over all coordinates in float64.
+
+        Raises UserError when the target is the same in all contexts."""
         y_NE = target_NE.double()
         error_NE = y_NE - source_ND.double() @ self.weight_DE.double() - self.bias_E.double()
-        return 1 - float(error_NE.square().sum() / (y_NE - y_NE.mean(0)).square().sum())
+        spread = float((y_NE - y_NE.mean(0)).square().sum())
+        if not spread > 0:
+            raise UserError(f"the target is the same in all {len(y_NE)} contexts: R² is undefined, vary the contexts")
+        return 1 - float(error_NE.square().sum()) / spread
 
 # %% ../../nbs/08_estimators/00_lda.ipynb #c021_1
 def cross_layer_ridge(
@@ -242,18 +248,18 @@ def cross_layer_ridge(
 ) -> LayerMap:
     """Ridge regression between layers, W = (XᵀX + n·ρ·tr(XᵀX)/(nd)·I)⁻¹XᵀY on centred rows.
 
-    Raises ValueError unless at least two rows pair up, all are finite and the penalty is above 0.
+    Raises UserError unless at least two rows pair up, all are finite and the penalty is above 0.
     Cost: 2n·d·(d+e) + d³/3 in float64.
     """
     if not len(source_ND) == len(target_NE) > 1:
-        raise ValueError(
+        raise UserError(
             f"there are {len(source_ND)} source and {len(target_NE)} target contexts: "
             "pass the same contexts at both layers, at least two"
         )
     if not (source_ND.isfinite().all() and target_NE.isfinite().all()):
-        raise ValueError("the contexts of the two layers are not all finite: check the captured activations")
+        raise UserError("the contexts of the two layers are not all finite: check the captured activations")
     if penalty <= 0:
-        raise ValueError(f"penalty is {penalty}, but must be above 0: without one the equation may be singular")
+        raise UserError(f"penalty is {penalty}, but must be above 0: without one the equation may be singular")
     x_ND, y_NE = source_ND.double(), target_NE.double()
     x_D, y_E = x_ND.mean(0), y_NE.mean(0)
     gram_DD = (x_ND - x_D).T @ (x_ND - x_D)

@@ -69,20 +69,20 @@ def geometry_from_covariance(
 ) -> CausalGeometry:  # float32
     """Both roots of the shrunk, floored Σ from one float64 eigendecomposition.
 
-    Raises ValueError when Σ is not finite, has no variance, or stays singular because both guards are 0.
+    Raises UserError when Σ is not finite, has no variance, or stays singular because both guards are 0.
     Cost: about 10 d³."""
     of_kind = f"the covariance of kind '{kind}'"
     if not 0 <= shrinkage <= 1:
-        raise ValueError(f"geometry.shrinkage is {shrinkage}; give a share in [0, 1]")
+        raise UserError(f"geometry.shrinkage is {shrinkage}; give a share in [0, 1]")
     if eigen_floor < 0:
-        raise ValueError(f"geometry.eigen_floor is {eigen_floor}; give a number ≥ 0")
+        raise UserError(f"geometry.eigen_floor is {eigen_floor}; give a number ≥ 0")
     cov_DD = cov_DD.double()
     if not cov_DD.isfinite().all():
         bad = int((~cov_DD.isfinite()).sum())
-        raise ValueError(f"{of_kind} has {bad} non-finite entries; check the unembedding rows and residuals behind it")
+        raise UserError(f"{of_kind} has {bad} non-finite entries; check the unembedding rows and residuals behind it")
     scale = cov_DD.diagonal().mean()
     if scale <= 0:
-        raise ValueError(f"{of_kind} has no variance: all rows are equal; measure it on rows that differ")
+        raise UserError(f"{of_kind} has no variance: all rows are equal; measure it on rows that differ")
     eigen_D, basis_DD = torch.linalg.eigh((1 - shrinkage) * cov_DD)
     eigen_D = eigen_D + shrinkage * scale
     lowest = eigen_floor * eigen_D[-1]
@@ -90,7 +90,7 @@ def geometry_from_covariance(
     eigen_D = eigen_D.clamp_min(lowest)
     if eigen_D[0] <= 1e-14 * eigen_D[-1]:
         smallest = f"its smallest eigenvalue is {eigen_D[0]:.1e}"
-        raise ValueError(
+        raise UserError(
             f"{of_kind} is singular ({smallest}); raise geometry.shrinkage or geometry.eigen_floor above 0"
         )
     if inverted:
@@ -110,9 +110,9 @@ def covariance(
 ) -> tuple[Tensor, Tensor]:  # mean [D] and population covariance [D, D], float64
     """Mean and covariance (1/n, as in Park et al.'s code) in float64.
 
-    Raises ValueError on fewer than two rows. Cost: 2·n·d²; memory d² and one chunk."""
+    Raises UserError on fewer than two rows. Cost: 2·n·d²; memory d² and one chunk."""
     if len(rows_ND) < 2:
-        raise ValueError(f"a covariance needs at least 2 rows, got {len(rows_ND)}")
+        raise UserError(f"a covariance needs at least 2 rows, got {len(rows_ND)}")
     mean_D = _mean(rows_ND, chunk)
     cov_DD = mean_D.new_zeros(len(mean_D), len(mean_D))
     for c in rows_ND.split(chunk):
@@ -130,7 +130,7 @@ def fisher_covariance(
 ) -> tuple[Tensor, Tensor]:  # p̄-weighted mean row [D] and E_x Cov_{p(·|x)}(γ) [D, D], float64
     """Softmax-weighted covariance of unembedding rows: the mean Fisher information of the residual.
 
-    Raises ValueError when every context is certain of its next token. Cost: 4·B·V·d + 2·V·d²; memory: 2²⁴
+    Raises UserError when every context is certain of its next token. Cost: 4·B·V·d + 2·V·d²; memory: 2²⁴
     probabilities, B·d, d²."""
     prob_V, means = gamma_VD.new_zeros(len(gamma_VD), dtype=torch.float64), []
     origin_D = _mean(gamma_VD, block)
@@ -144,7 +144,7 @@ def fisher_covariance(
     fisher_DD = second_DD - mean_BD.T @ mean_BD / len(mean_BD)
     if fisher_DD.trace() <= 1e-12 * second_DD.trace():
         zero = f"the Fisher metric of {len(mean_BD)} contexts is zero, as each is certain of its next token"
-        raise ValueError(f"{zero}; take contexts with open endings, or geometry.whitening unembedding_rows")
+        raise UserError(f"{zero}; take contexts with open endings, or geometry.whitening unembedding_rows")
     return mean_BD.mean(0) + origin_D, fisher_DD
 
 # %% ../../nbs/05_geometry/00_causal.ipynb #c016
@@ -163,13 +163,13 @@ def causal_geometry(
 ) -> CausalGeometry:
     """The causal inner product of an unembedding matrix (Park et al., section 3), or one of its ablations.
 
-    Raises ValueError on what is no matrix, on non-finite rows, an unknown whitening, missing residuals, or contexts
+    Raises UserError on what is no matrix, on non-finite rows, an unknown whitening, missing residuals, or contexts
     without uncertainty (`fisher`). Cost: see the table, plus 10·d³ in float64."""
     if whitening not in get_args(Whitening):
-        raise ValueError(f"geometry.whitening is '{whitening}'; choose one of {', '.join(get_args(Whitening))}")
+        raise UserError(f"geometry.whitening is '{whitening}'; choose one of {', '.join(get_args(Whitening))}")
     if whitening in ("fisher", "logit_covariance") and resid_BD is None:
         measured = f"geometry.whitening '{whitening}' is measured on contexts"
-        raise ValueError(f"{measured}, and none are given; pass their final residuals as resid_BD")
+        raise UserError(f"{measured}, and none are given; pass their final residuals as resid_BD")
     if not isinstance(gamma_VD, Tensor) or gamma_VD.ndim != 2:
         given = f"{type(gamma_VD).__name__} of shape {tuple(getattr(gamma_VD, 'shape', ()))}"
         raise UserError(f"the unembedding is a {given}: give a torch tensor with one row per token")
@@ -179,7 +179,7 @@ def causal_geometry(
     if bad.any():
         where = f"(first: row {int(bad.nonzero()[0])})"
         found = f"{int(bad.sum())} of {len(bad)} unembedding rows are not finite {where}"
-        raise ValueError(f"{found}; reload the model, or leave them out by row_mask_V")
+        raise UserError(f"{found}; reload the model, or leave them out by row_mask_V")
     if whitening == "fisher":
         mean_D, cov_DD = fisher_covariance(rows_VD.float(), resid_BD.float(), used)
     elif whitening == "logit_covariance":

@@ -78,7 +78,7 @@ class Scores(NamedTuple):
 def _require_labels(sums: ConceptActivations, split: str) -> None:
     "ValueError when a split has no context of any concept: a score over nothing would be a made-up figure"
     if not sums.contexts_C.sum():
-        raise ValueError(
+        raise UserError(
             f"the {split} split holds no context whose next word belongs to a concept; "
             "raise data.token_budget or choose more frequent concepts"
         )
@@ -113,7 +113,7 @@ def matched_latents(
 ) -> tuple[Tensor, Tensor]:  # latent of each parent concept, of each child concept
     """Which latent speaks for which concept. Cost: that of `concept_sums`.
 
-    Raises ValueError when no context is labelled.
+    Raises UserError when no context is labelled.
     """
     chosen = concept_sums(sae, input_map, validation, n_parents, len(parent_of_child_C))
     _require_labels(chosen[0], "validation")
@@ -180,7 +180,7 @@ def evaluate(
     n_parents: int,  # parent concepts
     seed: int = 0,  # of the label shuffles
 ) -> Scores:
-    """All scores of one model. Raises ValueError when a split holds no labelled context.
+    """All scores of one model. Raises UserError when a split holds no labelled context.
 
     Cost: one encoder pass over the labelled contexts of both splits and over the random ones, and `cross_entropy`.
     Memory: a batch, the reconstructions, and what the metrics keep; no more with more labelled contexts, but for the

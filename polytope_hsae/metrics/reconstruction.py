@@ -13,22 +13,23 @@ from typing import Callable, Iterator, NamedTuple
 import torch
 from torch import Tensor
 
+from ..core import UserError
 from ..assets.unembed import Unembedding
 from ..models.base import SparseCodes
 
 # %% ../../nbs/11_metrics/00_reconstruction.ipynb #c006
 def _finite(value_BD: Tensor, what: str) -> Tensor:
-    "float64 copy of a batch; ValueError when it holds NaN or infinity, which would poison every later batch"
+    "float64 copy of a batch; UserError when it holds NaN or infinity, which would poison every later batch"
     bad = int((~torch.isfinite(value_BD)).sum())
     if bad:
-        raise ValueError(f"{what} holds {bad} values that are NaN or infinite; find the batch before measuring it")
+        raise UserError(f"{what} holds {bad} values that are NaN or infinite; find the batch before measuring it")
     return value_BD.detach().double()
 
 # %% ../../nbs/11_metrics/00_reconstruction.ipynb #c006_1
 class ExplainedVariance:
     """EV = 1 − E‖x−x̂‖² / E‖x−E x‖² over all contexts seen, in float64.
 
-    As SAELens' `ExplainedVarianceCalculator` since 6.45.1. NaN while nothing was seen; ValueError for non-finite input
+    As SAELens' `ExplainedVarianceCalculator` since 6.45.1. NaN while nothing was seen; UserError for non-finite input
     or when x never varied.
     """
 
@@ -47,7 +48,7 @@ class ExplainedVariance:
     ) -> None:
         "Add one batch. Cost: three passes over B·D numbers."
         if x_BD.shape != recon_BD.shape:
-            raise ValueError(
+            raise UserError(
                 f"x has shape {tuple(x_BD.shape)} and its reconstruction {tuple(recon_BD.shape)}; they must agree"
             )
         if not len(x_BD):
@@ -65,7 +66,7 @@ class ExplainedVariance:
     def compute(self) -> float:
         "The explained variance of everything seen; 1 is perfect, 0 is no better than the mean, below 0 is worse"
         if self.n and self.spread == 0:
-            raise ValueError(
+            raise UserError(
                 f"x is the same in all {self.n} contexts: explained variance is undefined, vary the contexts"
             )
         return 1 - self.error / self.spread if self.n else math.nan
@@ -99,9 +100,9 @@ def final_logits(
 
 # %% ../../nbs/11_metrics/00_reconstruction.ipynb #recon-tokens
 def _require_tokens(token_B: Tensor, n_tokens: int) -> None:
-    "ValueError for a token outside the vocabulary, which would index another token's logit or none."
+    "UserError for a token outside the vocabulary, which would index another token's logit or none."
     if len(token_B) and not 0 <= int(token_B.min()) <= int(token_B.max()) < n_tokens:
-        raise ValueError(
+        raise UserError(
             f"next tokens run from {int(token_B.min())} to {int(token_B.max())}, "
             f"but the unembedding has {n_tokens} rows; use the tokenizer of this model"
         )
@@ -130,7 +131,7 @@ def clean_predictions(
 ) -> CleanPredictions:
     """The half of a cross-entropy score that no reconstruction changes. Memory: two rows of D per context.
 
-    Raises ValueError for next tokens outside the vocabulary or non-finite residuals. Cost: two GEMMs of B × D × V."""
+    Raises UserError for next tokens outside the vocabulary or non-finite residuals. Cost: two GEMMs of B × D × V."""
     _require_tokens(next_token_B, len(head.weight_VD))
     next_token_B, parts = next_token_B.long(), []
     for x_BD, next_B in _chunks(head, resid_BD, next_token_B):
@@ -157,11 +158,11 @@ def ce_scores(
 ) -> CEScores:
     """CE score = (CE_abl − CE_sae)/(CE_abl − CE_clean) under zero and mean ablation, and KL(clean‖sae).
 
-    Raises ValueError without contexts and for non-finite reconstructions. Cost: one GEMM of B × D × V, two with a
+    Raises UserError without contexts and for non-finite reconstructions. Cost: one GEMM of B × D × V, two with a
     soft-cap; memory: < 300 MiB at any V up to 10⁶."""
     n, zero_D = len(recon_BD), head.weight_VD.new_zeros(head.weight_VD.shape[1])
     if not n:
-        raise ValueError("no context was scored; give at least one")
+        raise UserError("no context was scored; give at least one")
     ablated_2D = torch.stack([zero_D, zero_D if mean_D is None else mean_D.to(zero_D)])
     ablated_2V = final_logits(ablated_2D, *head[:3]).double().log_softmax(-1)
     change_B = clean.lse_B if clean.row_BD is None else (clean.row_BD * (recon_BD - clean.resid_BD)).sum(-1)

@@ -9,6 +9,7 @@ __all__ = ['subtree_weights', 'weighted_medians', 'percentile_interval', 'permut
 # %% ../../nbs/04_stats/00_inference.ipynb #c003
 import numpy as np
 
+from ..core import UserError
 from ..results import Null, Verdict
 
 # %% ../../nbs/04_stats/00_inference.ipynb #c006
@@ -31,7 +32,7 @@ def weighted_medians(
     "Median of every resample, equal to np.median of the repeated values. Cost: one sort and one cumulative sum."
     values_U = np.asarray(values_U, dtype=np.float64)
     if not np.isfinite(values_U).all():
-        raise ValueError(
+        raise UserError(
             f"{(~np.isfinite(values_U)).sum()} of {values_U.size} values are not finite; "
             "drop and count them before resampling"
         )
@@ -59,7 +60,7 @@ def permutation_p(
     "Exact one-sided permutation p-value (Phipson and Smyth 2010)."
     null_N = np.asarray(null_N)
     if alternative not in ("greater", "less"):
-        raise ValueError(f"alternative is '{alternative}'; use 'greater' or 'less'")
+        raise UserError(f"alternative is '{alternative}'; use 'greater' or 'less'")
     extreme = null_N >= observed if alternative == "greater" else null_N <= observed
     return (1 + int(extreme.sum())) / (null_N.size + 1)
 

@@ -14,6 +14,7 @@ from typing import NamedTuple, Sequence
 import numpy as np
 from scipy import stats
 
+from ..core import UserError
 from ..results import Null, Result, Verdict
 
 # %% ../../nbs/04_stats/01_paired.ipynb #c006
@@ -53,17 +54,20 @@ def _parts(score: "np.ndarray | Ratio") -> list[np.ndarray]:
 
 # %% ../../nbs/04_stats/01_paired.ipynb #c006_5
 def _paired_parts(scores: "Sequence[np.ndarray | Ratio]") -> list[list[np.ndarray]]:
-    "The matrices of every score on the columns that are finite in all of them. Raises ValueError on unpaired shapes."
+    "The matrices of every score on the columns that are finite in all of them. Raises UserError on unpaired shapes."
     parts = [_parts(s) for s in scores]
     shapes = {p.shape for ps in parts for p in ps}
     if len(shapes) != 1:
-        raise ValueError(
+        raise UserError(
             f"scores of shapes {sorted(shapes)} are not paired; "
             "pass the same seeds and the same concepts for every model"
         )
     keep_C = np.all([np.isfinite(p).all(0) for ps in parts for p in ps], axis=0)
     if not keep_C.any():
-        raise ValueError(f"none of the {len(keep_C)} columns is finite in every score; nothing can be compared")
+        raise UserError(
+            f"none of the {len(keep_C)} columns is finite in every score, so that nothing can be "
+            "compared: give concepts contexts in every seed (data.token_budget), or leave this score out"
+        )
     return [[p[:, keep_C] for p in ps] for ps in parts]
 
 # %% ../../nbs/04_stats/01_paired.ipynb #comparable
@@ -83,7 +87,7 @@ def crossed_bootstrap(
 ) -> tuple[list[float], np.ndarray, tuple[int, int]]:  # point estimates; draws × scores; sizes of the resampled axes
     """Means (or ratios of means) under joint resampling of rows and columns, n−1 of n on each axis.
 
-    Raises ValueError on unpaired shapes.
+    Raises UserError on unpaired shapes.
     """
     parts = _paired_parts(scores)
     R, C = parts[0][0].shape
@@ -148,7 +152,7 @@ def paired_difference(
     relative: bool = False,  # treated/control − 1 instead of treated − control
     draws: int = 4000,
 ) -> Interval:
-    "Effect of a treatment on paired scores with its 95 % interval. Raises ValueError for unpaired shapes."
+    "Effect of a treatment on paired scores with its 95 % interval. Raises UserError for unpaired shapes."
     points, drawn, (R, C) = crossed_bootstrap([treated, control], rng, draws)
     if C == 1 and not isinstance(treated, Ratio):
         a_S, b_S = _only_column(treated, control)
@@ -295,12 +299,12 @@ def compare(
 ) -> Result:
     """The paired difference of two models as a `Result`: interval, n, controls, effect size, verdict.
 
-    Raises ValueError for unpaired shapes or seeds.
+    Raises UserError for unpaired shapes or seeds.
     """
     relative = target is not None and target.relative
     found = paired_difference(treated, control, rng, relative)
     if seeds and len(seeds) != found.n_rows:
-        raise ValueError(
+        raise UserError(
             f"{statistic} has scores of {found.n_rows} seeds but {len(seeds)} are named; name one seed per row"
         )
     smaller_is_better = not target.at_least if target else smaller_is_better
