@@ -12,7 +12,7 @@ from setuptools import find_packages, setup
 from setuptools.command.build_py import build_py
 
 ROOT = Path(__file__).resolve().parent
-SHIPPED = ["configs/*.yaml", "data/*", "nbs/experiments/*.ipynb"]
+SHIPPED = ["configs/*.yaml", "data/*", "nbs/experiments/*.ipynb", "constraints.txt"]
 config = configparser.ConfigParser(delimiters=["="])
 config.read(ROOT / "settings.ini", encoding="utf-8")
 cfg = config["DEFAULT"]
@@ -50,7 +50,7 @@ setup(
     packages=find_packages(include=["polytope_hsae", "polytope_hsae.*"]),
     package_data={"polytope_hsae.explorer": ["*.js", "*.css", "voila/templates/polytope/*"]},
     python_requires=f">={cfg['min_python']}",
-    # accelerate is imported by no module here; without it transformers cannot read GGUF, the embedded model's format
+    # accelerate brings the trackers; and without it transformers cannot read GGUF, the embedded model's format
     install_requires=shlex.split(cfg["requirements"]),
     extras_require={"dev": shlex.split(cfg["dev_requirements"]), "wandb": ["wandb"], "saelens": ["sae-lens>=6.50"]},
     entry_points={

@@ -22,7 +22,7 @@ SOURCES = [
     "CITATION.cff",
 ]
 FOLDERS = ["polytope_hsae", "configs", "data", "nbs/experiments"]
-SHIPPED = ["configs/*.yaml", "data/*", "nbs/experiments/*.ipynb"]
+SHIPPED = ["configs/*.yaml", "data/*", "nbs/experiments/*.ipynb", "constraints.txt"]
 FROM_WHEEL = """
 import polytope_hsae
 from polytope_hsae.core import repo_dir
