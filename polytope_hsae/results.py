@@ -7,8 +7,8 @@ __all__ = ['Verdict', 'KEY', 'SCHEMA_VERSION', 'GEOMETRY_WORDS', 'MODEL_WORDS', 
            'GEOMETRY_PHRASES', 'MODEL_PHRASES', 'CONDITION_PHRASES', 'SIDES', 'WHO', 'NULL_PHRASES', 'Null', 'Result',
            'select', 'describe_key', 'PhaseResults', 'RunResults', 'fields_from_v1', 'result_from_v1',
            'metadata_from_v1', 'run_from_v1', 'read_results', 'load_results', 'write_phase', 'statistic_text',
-           'variant_text', 'measure_text', 'name_text', 'value_text', 'count_text', 'null_text', 'nearest_null',
-           'nearest_null_text', 'describe']
+           'variant_text', 'measure_text', 'name_text', 'minus', 'spell', 'value_text', 'count_text', 'null_text',
+           'nearest_null', 'nearest_null_text', 'describe']
 
 # %% ../nbs/01_results.ipynb #results-imports
 import json
@@ -310,7 +310,7 @@ def _repeated(results: Iterable[Result]) -> Result | None:
     return None
 
 # %% ../nbs/01_results.ipynb #results-fault
-def _fault(error: ValueError) -> str:
+def _fault(error: ValueError | RecursionError) -> str:
     "Where a file of results is wrong and how, in a few words: the first fault only"
     if not isinstance(error, ValidationError):
         return str(error)
@@ -346,7 +346,7 @@ def read_results(
         return _parsed(json.loads(Path(path).read_text(encoding="utf-8")))
     except OSError as e:
         raise UserError(f"{path} cannot be read ({e.strerror}): give a results.json that a run has written") from e
-    except ValueError as e:
+    except (ValueError, RecursionError) as e:  # JSON may be nested deeper than Python goes
         cure = "run its phases again, or read it with the version that wrote it"
         raise UserError(f"{path} is no file of results ({_fault(e)}): {cure}") from e
 
@@ -387,8 +387,10 @@ def _number(x: float) -> str:
     return f"{x:,.0f}" if abs(x) >= 1000 else f"{x:.3g}"
 
 # %% ../nbs/01_results.ipynb #w006_1
-def _spread(low: float | None, high: float | None) -> str:
-    return f" [{_number(low)}, {_number(high)}]" if low is not None and high is not None else ""
+def _spread(r: Result, x: Result | Null) -> str:
+    "A value and its interval in the unit of r"
+    known = x.low is not None and x.high is not None
+    return "".join(spell(r, x.value)) + (f" [{spell(r, x.low)[0]}, {spell(r, x.high)[0]}]" if known else "")
 
 # %% ../nbs/01_results.ipynb #words-geometry
 GEOMETRY_WORDS = {  # statistic → what people read; a statistic that is not here is its own words
@@ -514,11 +516,29 @@ def name_text(r: Result) -> str:
     compared = {"gain": "gain over", "difference": "difference to"}
     return measure_text(r) + (f", {compared[r.kind]} {variant_text(r.against)}" if r.kind != "value" else "")
 
+# %% ../nbs/01_results.ipynb #minus
+def minus(text: str) -> str:
+    "A hyphen before a digit is a minus sign, and is as wide as a plus: '-1' → '−1', but 'top-1' stays"
+    return re.sub(r"(?<![\w-])-(?=[\d.])", "−", text)
+
+# %% ../nbs/01_results.ipynb #spell
+def spell(
+    r: Result,  # whose unit it is
+    x: float,
+) -> tuple[str, str]:  # number and unit
+    "A value in the unit in which people speak of this figure"
+    scaled = {"relative": " %", "share": " points"}.get(r.unit) if r.kind == "difference" else None
+    if not math.isfinite(x):
+        return "undefined", ""
+    if scaled:
+        return minus(f"{100 * x:+.1f}"), scaled
+    plain = r.unit.split()[:1] in ([], ["share"], ["AUC"], ["cos"], ["CV"], ["relative"])  # numbers without a unit
+    return minus(_number(x)), "°" if r.unit == "deg" else "" if plain else f" {r.unit}"
+
 # %% ../nbs/01_results.ipynb #w006_3
 def value_text(r: Result) -> str:
-    "Value, unit and interval of a figure"
-    unit = "°" if r.unit == "deg" else f" {r.unit}".rstrip()
-    return f"{_number(r.value)}{unit}{_spread(r.low, r.high)}"
+    "Value with unit and interval, as people speak of it: '+11.4 points [−0.2, +24.8]'"
+    return _spread(r, r)
 
 # %% ../nbs/01_results.ipynb #w006_4
 def count_text(r: Result) -> str:
@@ -527,11 +547,10 @@ def count_text(r: Result) -> str:
     return n if not r.seeds or "seeds" in n else f"{n}, {len(r.seeds)} seeds"
 
 # %% ../nbs/01_results.ipynb #w006_5
-def null_text(nulls: dict[str, Null]) -> str:
+def null_text(r: Result) -> str:
     "Each null's value, range and p-value; a dash when the figure has none"
     p = lambda null: f", p={null.p:.2g}" if null.p is not None else ""
-    each = [f"{variant_text(name)} {_number(x.value)}{_spread(x.low, x.high)}{p(x)}" for name, x in nulls.items()]
-    return "; ".join(each) or "–"
+    return "; ".join(f"{variant_text(name)} {_spread(r, null)}{p(null)}" for name, null in r.nulls.items()) or "–"
 
 # %% ../nbs/01_results.ipynb #nearest-null
 def nearest_null(r: Result) -> str | None:
@@ -542,9 +561,9 @@ def nearest_null(r: Result) -> str | None:
 def nearest_null_text(r: Result) -> str:
     "The null that comes nearest to the figure, and how many there are; all of them where there are one or two"
     if len(r.nulls) < 3:
-        return null_text(r.nulls)
+        return null_text(r)
     name = nearest_null(r)
-    return f"{null_text({name: r.nulls[name]})} (nearest of {len(r.nulls)})"
+    return f"{null_text(r.model_copy(update=dict(nulls={name: r.nulls[name]})))} (nearest of {len(r.nulls)})"
 
 # %% ../nbs/01_results.ipynb #phrases-geometry
 GEOMETRY_PHRASES = {  # statistic → a whole phrase

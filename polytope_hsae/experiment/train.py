@@ -6,7 +6,6 @@
 __all__ = ['VALIDATION_ROWS', 'BLOCK', 'validation_contexts', 'validation_scores', 'train_variants']
 
 # %% ../../nbs/16_experiment/08_train.ipynb #experiment-train-imports
-from contextlib import nullcontext
 from functools import cache, partial
 from pathlib import Path
 from typing import Callable, Mapping, NamedTuple, Sequence
@@ -28,7 +27,7 @@ from ..metrics.concepts import ConceptActivations, leakage, match_parents, purit
 from ..metrics.evaluate import LabelledContexts
 from ..metrics.reconstruction import ExplainedVariance
 from ..training.init import InputMap, fit_input_map
-from ..training.logging import wandb_logger
+from ..training.logging import trackers
 from ..training.loop import TrainReport, made_otherwise, validation_error
 from ..training.step import TrainSpec
 from ..training.turns import begun_together, join_logs, train_each
@@ -132,13 +131,19 @@ def _train_variant(
     dtype = torch.float32 if run.setup.loaded.model.dtype == torch.float32 else torch.float16
 
     def keep(specs: Mapping[str, TrainSpec], report: TrainReport) -> None:
+        if silent := [model for model in specs if not report.last[model]["used"]]:
+            raise UserError(
+                f"no latent of {', '.join(silent)} fires on the last batch of its training, so that it cannot be "
+                "scored: lower training.lr, hsae.l1_parent or hsae.l1_child, in another run folder"
+            )
         models = {seed_of[model]: spec for model, spec in specs.items()}
         (folder / "log.sha256").unlink(missing_ok=True)
         save_models(models, name, run.run_dir, dtype, report.origin, folder.name)
 
     starts = {model: partial(start.begin, seed) for model, seed in seed_of.items()}
     is_kept = lambda model: _is_kept(run, name, seed_of[model], starts[model], recipe, folder)
-    remote = lambda at: wandb_logger("polytope-hsae", at, cfg.logging.wandb) if cfg.logging.wandb else nullcontext()
+    place = f"{run.run_dir.name}/{name}"
+    remote = lambda at: trackers(cfg.logging.trackers, run.run_dir, place if at == folder else f"{place}/{at.name}")
     how = train_options(cfg), validation_scores(inputs, len(run.setup.parents)), keep, is_kept, remote
     train_each(starts, lambda: _batches(run), cfg.training.batch_size_acts, folder, *how, apart, crew)
     if not apart and crew.rank == 0:

@@ -16,6 +16,7 @@ import torch
 from scipy.optimize import linear_sum_assignment
 from torch import Tensor
 
+from ..core import UserError
 from ..models.base import SparseCodes
 from ..results import Null
 
@@ -41,13 +42,13 @@ class ConceptActivations:
         codes: SparseCodes,
         label_B: Tensor,  # concept of each context's next word, −1 none
     ) -> None:
-        "Add one batch. Raises ValueError for labels beyond the concepts. Cost: one scatter of B·K numbers."
+        "Add one batch. Raises UserError for labels beyond the concepts. Cost: one scatter of B·K numbers."
         C, device = self.mass_LC.shape[1], codes.value_BK.device
         for name in ("contexts_C", "mass_LC", "fires_LC", "squares_L"):
             setattr(self, name, getattr(self, name).to(device))
         label_B = label_B.to(device).long()
         if len(label_B) and int(label_B.max()) >= C:
-            raise ValueError(
+            raise UserError(
                 f"label {int(label_B.max())} is out of range for {C} concepts; pass labels of the same selection"
             )
         keep_B = label_B >= 0
@@ -85,11 +86,11 @@ def match_parents(
 ) -> Tensor:  # C: the latent matched to each concept
     """Hungarian assignment of top-level latents to concepts by correlation of activation and label.
 
-    Raises ValueError when there are more concepts than candidates. Cost: O(C²·K) for K candidates."""
+    Raises UserError when there are more concepts than candidates. Cost: O(C²·K) for K candidates."""
     top_K = (parent_of_latent.cpu() < 0).nonzero()[:, 0]
     C = len(acts.contexts_C)
     if len(top_K) < C:
-        raise ValueError(
+        raise UserError(
             f"{C} concepts cannot be matched to {len(top_K)} top-level latents one to one; "
             "lower concepts.parents or raise hsae.m_top"
         )
@@ -104,7 +105,7 @@ def match_children(
 ) -> Tensor:  # C: the latent matched to each child concept
     """Hungarian assignment of child latents to child concepts within each family.
 
-    Raises ValueError when a family is too small.
+    Raises UserError when a family is too small.
     """
     score_LC, parent_of_latent = acts.correlation().cpu(), parent_of_latent.cpu()
     if (parent_of_latent < 0).all():
@@ -119,7 +120,7 @@ def match_children(
     matched_C = torch.full((len(parent_of_child_C),), -1)
     for latents_K, children in families:
         if len(latents_K) < len(children):
-            raise ValueError(
+            raise UserError(
                 f"{len(children)} child concepts cannot be matched to {len(latents_K)} child latents; "
                 "lower concepts.max_children or raise hsae.m_low"
             )
@@ -310,8 +311,16 @@ def concept_scores(
     matched: MatchedAUC,  # activations of the matched latents over the same contexts
     generator: torch.Generator,  # of the label shuffles
 ) -> ConceptScores:  # on the CPU
-    "Every score of every concept from one pass over the test contexts, and the same under shuffled labels"
+    """Every score of every concept from one pass over the test contexts, and the same under shuffled labels.
+
+    Raises UserError when no matched latent fires in any of them: a leakage of 0 would then be a merit."""
     latent_C = matched.latent_C
+    if not acts.fires_LC[latent_C].any():
+        raise UserError(
+            f"none of the {len(latent_C)} latents matched to concepts fires in any of the "
+            f"{int(acts.contexts_C.sum())} labelled contexts, so that the model has no scores: train it with a lower "
+            "training.lr, hsae.l1_parent or hsae.l1_child"
+        )
     scores = (
         latent_C,
         purity(acts, latent_C),

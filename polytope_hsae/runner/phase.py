@@ -4,14 +4,16 @@
 
 # %% auto #0
 __all__ = ['PHASES', 'NOTEBOOKS', 'Phase', 'experiments_dir', 'notebook_of', 'phase_key', 'run_cells', 'peak_mib',
-           'settings_checksum', 'files_left', 'restore_results', 'verify_run', 'saved_values', 'PhaseContext',
-           'require_phases', 'open_phase']
+           'settings_checksum', 'files_left', 'restore_results', 'verify_run', 'saved_values', 'headlines',
+           'PhaseContext', 'require_phases', 'open_phase']
 
 # %% ../../nbs/19_runner/00_phase.ipynb #c003
 import atexit
 import hashlib
 import json
+import math
 import platform
+import re
 import resource
 import time
 from contextlib import ExitStack
@@ -272,6 +274,21 @@ def saved_values(
             "polytope-hsae run --config …"
         ) from e
 
+# %% ../../nbs/19_runner/00_phase.ipynb #headlines
+def headlines(
+    results: Sequence[Result],  # of one phase
+) -> dict[str, dict[str, float]]:  # by variant: what was measured → value
+    "The figures that have a target; all of a phase that has none."
+    chosen = [r for r in results if r.target] or results
+    found: dict[str, dict[str, float]] = {}
+    for r in chosen:
+        dose = "" if r.dose is None else f"dose_{r.dose:g}"
+        parts = r.statistic, r.condition, r.level, "" if r.kind == "value" else f"{r.kind}_{r.against}", dose
+        if math.isfinite(r.value):
+            name = re.sub(r"[^\w./ -]+", "_", "_".join(filter(None, parts)))
+            found.setdefault(r.variant, {})[name] = r.value
+    return found
+
 # %% ../../nbs/19_runner/00_phase.ipynb #c014
 class PhaseContext(NamedTuple):
     "What a phase notebook works with: its configuration and its folders."
@@ -299,13 +316,16 @@ class PhaseContext(NamedTuple):
         results: Iterable[Result],  # the phase's figures
         metadata: dict[str, Any] | None = None,  # further counts worth reporting
     ) -> str:  # one sentence: time and peak memory
-        "Write the phase's section of results.json and its part of the run's list; returns what the phase cost."
+        "Write the phase's figures, to trackers as well, and its part of the run's list; returns what the phase cost."
         seconds, mib, phase = self.seconds, peak_mib(), self.phase
         write_phase(self.run_dir, phase.number, results, seconds, mib, metadata)
         own = load_results(self.run_dir).phases[phase.number]
         atomic_write(self.dir / "results.json", own.model_dump_json(indent=1))
         left = files_left(self.cfg, self.run_dir, phase.number)
         record_phase(self.run_dir, phase.number, left, settings_checksum(self.run_dir, phase.number))
+        from polytope_hsae.training.logging import log_figures  # with PyTorch, which a finished phase has imported
+
+        log_figures(headlines(own.results), phase.number, self.dir, self.cfg.logging.trackers, self.run_dir)
         self.held.close()
         title = phase.title.replace("_", " ")
         return f"Phase {phase.number} ({title}) took {seconds:,.0f} s, peak memory {mib:,.0f} MiB."

@@ -9,7 +9,7 @@ __all__ = ['Row', 'judged', 'verdict_rows', 'all_rows', 'verdict_table', 'anchor
 # %% ../../nbs/19_runner/04_report.ipynb #c003
 import copy
 import re
-from datetime import timedelta
+from functools import cache
 from pathlib import Path
 from typing import Any, Mapping, NamedTuple
 
@@ -22,6 +22,7 @@ from nbconvert.filters.markdown_mistune import IPythonRenderer, MarkdownWithMath
 from pygments.formatters import HtmlFormatter
 from rich.table import Table
 
+from ..assets.packages import ASSETS
 from ..core import UserError, atomic_write
 from ..manifest import heal
 from polytope_hsae.results import (
@@ -39,6 +40,7 @@ from polytope_hsae.results import (
 from .answers import COLOURS, answers, claims, in_words
 from .page import card, claims_figure, download, fold_tables, folded, page, table
 from .phase import NOTEBOOKS, PHASES, saved_values, verify_run
+from .progress import duration
 
 # %% ../../nbs/19_runner/04_report.ipynb #c009
 class Row(NamedTuple):
@@ -76,7 +78,7 @@ def verdict_rows(run: RunResults) -> list[Row]:
 # %% ../../nbs/19_runner/04_report.ipynb #c009_3
 def all_rows(run: RunResults) -> list[Row]:
     "Every figure, in the order the phases gave them"
-    return [_row(p, r, null_text(r.nulls)) for p, phase in run.phases.items() for r in phase.results]
+    return [_row(p, r, null_text(r)) for p, phase in run.phases.items() for r in phase.results]
 
 # %% ../../nbs/19_runner/04_report.ipynb #c012_1
 def verdict_table(run: RunResults) -> Table:  # for rich's Console.print
@@ -175,6 +177,14 @@ def _for_reading(nb: nbformat.NotebookNode) -> nbformat.NotebookNode:
     nb.metadata.pop("widgets", None)
     return nb
 
+# %% ../../nbs/19_runner/04_report.ipynb #report-exporter
+@cache
+def _exporter(code: bool) -> _OfflineExporter:
+    "What turns a notebook into HTML, with its code or without; compiling its templates takes a second"
+    return _OfflineExporter(
+        template_name="basic", exclude_input=not code, exclude_input_prompt=True, exclude_output_prompt=True
+    )
+
 # %% ../../nbs/19_runner/04_report.ipynb #c017_2
 def fragment(
     nb: nbformat.NotebookNode,  # an executed notebook
@@ -183,9 +193,7 @@ def fragment(
     down: int = 0,  # levels that headings step down
 ) -> str:  # HTML without head, scripts or anything loaded from elsewhere
     "A notebook's prose, tables and figures as HTML."
-    exporter = _OfflineExporter(
-        template_name="basic", exclude_input=not code, exclude_input_prompt=True, exclude_output_prompt=True
-    )
+    exporter = _exporter(code)
     exporter.headings = (prefix, down)
     body, _ = exporter.from_notebook_node(_for_reading(nb))
     body = re.sub(r"<script\b.*?</script>", "", body, flags=re.S | re.I)
@@ -221,11 +229,15 @@ def argued_in(phase: int, r: Result) -> str:
             return "Does the metric matter?"
         if r.variant == "published":
             return "The published statistics, to the letter"
+        if r.variant == "calibrated":
+            return "What would the truth show?"
         if r.variant != "real":
             return "The other part of speech"
         return next((h for h, known in _SECTIONS.items() if r.statistic in known.split()), next(iter(_SECTIONS)))
     if phase < 4:
         return "Scores on held-out contexts"
+    if r.condition.removesuffix("_soft") in ("training_match", "own_latent", "reference"):
+        return "At equal firing rates"
     if r.statistic in _PROBED.split():
         return "Can concepts be read, and do children absorb their parents?"
     if r.kind == "value":
@@ -266,7 +278,7 @@ def cost_rows(
         *rows,
         (
             "total",
-            f"{timedelta(seconds=round(total))} of a budget of {timedelta(hours=budget_hours)}",
+            f"{duration(total)} of a budget of {duration(3600 * budget_hours)}",
             f"{peak:,.0f} MiB",
         ),
     ]
@@ -308,6 +320,12 @@ def _figures(run: RunResults, there: str) -> Markup:
         f"Every figure ({len(all_rows(run))})", table(columns, all_rows(run)), "figures"
     )
 
+# %% ../../nbs/19_runner/04_report.ipynb #model-name
+def _model_name(name: str) -> str:  # of the configuration
+    "A model by the name that the field knows it by, with ours beside it"
+    asset = ASSETS.get(name)
+    return f"{asset.page.rpartition('/')[2]} ({name})" if asset else name
+
 # %% ../../nbs/19_runner/04_report.ipynb #report-head
 def _head(run: RunResults, config: Mapping[str, Any], title: str, there: str) -> str:
     "What stands at the top: the answers, and what separates the model from noise"
@@ -316,7 +334,7 @@ def _head(run: RunResults, config: Mapping[str, Any], title: str, there: str) ->
     shown = [(r, _link(1, r, there)) for r in claims(run)]
     return _HEAD.render(
         title=title,
-        model=config["model"]["name"],
+        model=_model_name(config["model"]["name"]),
         seed=config["run"]["seed"],
         commit=str(config["provenance"]["commit"] or "unknown")[:10],
         words=in_words(found, run),

@@ -9,6 +9,7 @@ __all__ = ['Sweep', 'read_sweep', 'SweepRun', 'sweep_runs', 'Command', 'submit_r
 import csv
 import io
 import itertools
+import json
 import re
 import subprocess
 import sys
@@ -67,23 +68,34 @@ class SweepRun(NamedTuple):
     settings: dict[str, Any]  # dotted key → value, the varied ones first
     folder: Path
 
+    @property
+    def overrides(self) -> list[str]:
+        "The settings as `section.key=value`; values are written as JSON, which YAML reads as what they are"
+        return [f"{key}={json.dumps(value)}" for key, value in self.settings.items()]
+
     def arguments(self, processes: int = 1) -> list[str]:
         "What follows `polytope-hsae` on its command line"
-        values = self.settings | {"logging.save_dir": self.folder}
-        sets = [word for key, value in values.items() for word in ("--set", f"{key}={value}")]
+        values = [*self.overrides, f"logging.save_dir={json.dumps(str(self.folder))}"]
+        sets = [word for value in values for word in ("--set", value)]
         return ["run", "--config", self.config, *sets, *(["--processes", str(processes)] if processes > 1 else [])]
 
 # %% ../../nbs/19_runner/08_sweep.ipynb #sweep-runs
 def sweep_runs(sweep: Sweep) -> list[SweepRun]:
     "Every combination of the grid. Raises UserError when one is no valid configuration, before anything is started."
     runs = []
+    if "logging.save_dir" in {**sweep.grid, **sweep.set}:
+        raise UserError(
+            "logging.save_dir is each run's own folder below that of the sweep: leave it out of grid and set"
+        )
     for config, *values in itertools.product(sweep.config, *sweep.grid.values()):
         varied = dict(zip(sweep.grid, values))
         words = [Path(config).stem, *(f"{key.rpartition('.')[2]}-{value}" for key, value in varied.items())]
         name = re.sub(r"[^\w.+-]+", "-", "_".join(words))
         run = SweepRun(name, config, varied | sweep.set, sweep.folder.absolute() / name)
-        load_config(config, [f"{key}={value}" for key, value in run.settings.items()])
+        load_config(config, run.overrides)
         runs.append(run)
+    if not runs:
+        raise UserError("the sweep has no runs: give config, and every key of its grid, at least one value")
     if len({run.name for run in runs}) < len(runs):
         raise UserError("two runs of the sweep would share a folder: leave out values that are given twice")
     return runs
@@ -125,7 +137,7 @@ def submit_runs(
     try:
         executor = AutoExecutor(sweep.folder / "jobs", cluster=cluster)
         executor.update_parameters(**options)
-    except (NameError, ValueError, RuntimeError) as e:
+    except (NameError, ValueError, TypeError, AssertionError, RuntimeError) as e:
         raise UserError(
             f"executor of the sweep is {sweep.executor}, which submitit refuses ({e}): see its documentation"
         ) from e

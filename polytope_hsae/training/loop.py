@@ -45,7 +45,11 @@ from .step import Trainee, TrainSpec
 def validation_error(
     batches: Sequence[Tensor],  # held-out activations, in the form `train` is given them
 ) -> Callable[[str, TrainSpec], dict[str, float]]:  # for `train(validate=…)`
-    "1 − EV over held-out batches, summed in float64. Cost: one forward pass over them per call and SAE."
+    """1 − EV over held-out batches, summed in float64. Raises UserError without any.
+
+    Cost: one forward pass over them per call and SAE."""
+    if not sum(map(len, batches)):
+        raise UserError("the validation split has no activations: raise data.token_budget, or validate nothing")
 
     def measure(name: str, spec: TrainSpec) -> dict[str, float]:
         ev = ExplainedVariance()

@@ -7,6 +7,7 @@ __all__ = ['TrainSpec', 'make_optimizer', 'clip_in_step', 'slow_rows', 'Trainee'
 
 # %% ../../nbs/12_training/03_step.ipynb #c003
 import copy
+import math
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager, nullcontext
 from typing import Any, NamedTuple
@@ -255,7 +256,9 @@ def gradients(self: Trainee, x_BD: Tensor, step: int) -> str | None:
     self.sae.project_decoder_grads()
     norm = clip_in_step(self.optimizer, self.options.grad_clip)
     self.now = {"stage": stage.name, **losses, "grad_norm": float(norm)}
-    return self.spikes.check(self.now["recon"], self.now["grad_norm"])
+    unfit = (f"its {name} is {value}" for name, value in losses.items() if not math.isfinite(value))
+    return self.spikes.check(self.now["recon"], self.now["grad_norm"]) or next(unfit, None)
+
 
 # %% ../../nbs/12_training/03_step.ipynb #c021_3
 @patch

@@ -17,7 +17,7 @@ import seaborn as sns
 from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 
-from ..results import Result, select
+from ..results import Result, count_text, select
 from .style import NULL_COLOUR, PAGE, PALETTE, _caption, _figure
 
 # %% ../../nbs/15_visualization/01_geometry.ipynb #c009d
@@ -72,7 +72,7 @@ def at_a_glance(
     ]
     fig.legend(handles=shown, loc="outside upper left", ncols=4)
     flat = [(label, text, r) for label, found in rows.items() for text, r in found[::-1]]
-    counts = sorted({f"{r.n} {r.n_unit}".strip() for _, _, r in flat})
+    counts = dict.fromkeys(count_text(r) for _, _, r in flat)
     return _caption(fig, f"{len(flat)} claims over {'; '.join(counts)}.", _glance_data(flat))
 
 # %% ../../nbs/15_visualization/01_geometry.ipynb #beside
@@ -193,7 +193,7 @@ def strata(
         )
         for (null, values), mark in zip(list(beside(table, column).items())[1:], "sD^v<>PX*"):
             ax.plot(at, values, color=".5", marker=mark, mfc="white", ms=4, lw=0.8, label=null)
-        names = [f"{k.left:.0f}–\n{k.right:.0f}" if isinstance(k, pd.Interval) else str(k) for k in table.index]
+        names = [f"{k.left:,.0f}–\n{k.right:,.0f}" if isinstance(k, pd.Interval) else str(k) for k in table.index]
         ax.set_xticks(at, [f"{name}\n({n:.0f})" for name, n in zip(names, table["n"])], fontsize="small")
         ax.set(xlabel=f"{title}; (n)")
     axes[0].set_ylabel(label)
