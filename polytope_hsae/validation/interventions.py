@@ -55,19 +55,63 @@ def sibling_contrast(
     return SiblingContrast(target, sibling, (target - sibling) / np.sqrt((ss_t + ss_s) / (n_t + n_s - 2)))
 
 # %% ../../nbs/09_validation/02_interventions.ipynb #c012
+def _words(plan: SimplexPlan) -> tuple[LongTensor, LongTensor, LongTensor, LongTensor]:
+    "Row, family and vertex of every held-out word, and the family of every vertex"
+    family_V = torch.repeat_interleave(torch.tensor([len(v) for v in plan.vertex_F]))
+    return *(torch.from_numpy(x) for x in (plan.word_O[plan.start_N], plan.family_N, plan.vertex_N)), family_V
+
+# %% ../../nbs/09_validation/02_interventions.ipynb #push-shifts
+def _shifts(rows_RD: Tensor, plan: SimplexPlan, direction_FD: Tensor) -> Tensor:  # [N], float64, CPU
+    "Shift of every held-out word's logit under its family's direction. Cost: one GEMM of words × families."
+    word_N, family_N, *_ = _words(plan)
+    shift_NF = (rows_RD @ direction_FD.T).cpu()
+    return shift_NF[word_N, family_N].double()
+
+# %% ../../nbs/09_validation/02_interventions.ipynb #push-mean
+def _middles(rows_RD: Tensor, plan: SimplexPlan) -> Tensor:  # [F, D]
+    "Mean of each family's held-out words, each child counting alike"
+    word_N, _, vertex_N, family_V = _words(plan)
+    mean_of = (
+        lambda x, at, n: x.new_zeros(n, x.shape[1]).index_add(0, at.to(x.device), x)
+        / torch.bincount(at, minlength=n).to(x)[:, None]
+    )
+    return mean_of(mean_of(rows_RD[word_N], vertex_N, len(family_V)), family_V, len(plan.vertex_F))
+
+# %% ../../nbs/09_validation/02_interventions.ipynb #push-gain
 def push_gain(
     rows_RD: Tensor,  # rows of the study
     plan: SimplexPlan,
-    direction_FD: Tensor,  # what is added to the contexts, one per family
-) -> Tensor:  # [F], nats, float64; CPU
+    direction_FD: Tensor,  # what is added to the contexts, one per family; or several, … × F × D
+) -> Tensor:  # [… F], nats, float64; CPU
     "How far a direction raises a family's held-out words, each child counting alike; the same in every context."
-    word_N, family_N, vertex_N = (
-        torch.from_numpy(x) for x in (plan.word_O[plan.start_N], plan.family_N, plan.vertex_N)
-    )
-    shift_N = (rows_RD[word_N] * direction_FD[family_N]).sum(1).double().cpu()
-    family_V = torch.repeat_interleave(torch.tensor([len(v) for v in plan.vertex_F]))
-    mean_of = lambda x, at, n: torch.zeros(n).double().index_add(0, at, x) / torch.bincount(at, minlength=n)
-    return mean_of(mean_of(shift_N, vertex_N, len(family_V)), family_V, len(plan.vertex_F))
+    return (_middles(rows_RD, plan) * direction_FD).sum(-1).double().cpu()
+
+# %% ../../nbs/09_validation/02_interventions.ipynb #push-prob
+def _probabilities(context_BD: Tensor, rows_RD: Tensor, plan: SimplexPlan) -> Tensor:  # [N, B], float64, CPU
+    "Probability of every held-out word, as a share of its family's likeliest. Cost: one GEMM of words × B."
+    word_N, family_N, *_ = _words(plan)
+    logit_NB = (rows_RD[word_N] @ context_BD.T).double().cpu()
+    lowest_FB = logit_NB.new_full((len(plan.vertex_F), logit_NB.shape[1]), -torch.inf)
+    top_FB = lowest_FB.scatter_reduce(0, family_N[:, None].expand_as(logit_NB), logit_NB, "amax")
+    return logit_NB.sub_(top_FB[family_N]).exp_()
+
+# %% ../../nbs/09_validation/02_interventions.ipynb #push-kl
+def _log_shares(plan: SimplexPlan, prob_NB: Tensor) -> Tensor:  # [V, B]
+    "Log shares of a family's children. Cost: one pass."
+    *_, family_V = _words(plan)
+    start_V = np.searchsorted(plan.vertex_N, np.arange(len(family_V)))  # words lie vertex by vertex
+    sum_VB = torch.from_numpy(np.add.reduceat(prob_NB.numpy(), start_V))
+    all_FB = sum_VB.new_zeros(len(plan.vertex_F), sum_VB.shape[1]).index_add_(0, family_V, sum_VB)
+    return sum_VB.log() - all_FB.log()[family_V]
+
+# %% ../../nbs/09_validation/02_interventions.ipynb #share-kl-of
+def _share_kl(plan: SimplexPlan, prob_NB: Tensor, before_VB: Tensor, shift_N: Tensor) -> Tensor:  # [B, F], nats
+    "KL(before‖after) of the children's shares. Cost: two passes over words × B."
+    _, family_N, _, family_V = _words(plan)
+    most_F = shift_N.new_full((len(plan.vertex_F),), -torch.inf).scatter_reduce(0, family_N, shift_N, "amax")
+    after_VB = _log_shares(plan, prob_NB * (shift_N - most_F[family_N]).exp()[:, None])
+    kl_VB = before_VB.exp() * (before_VB - after_VB)
+    return kl_VB.new_zeros(len(plan.vertex_F), kl_VB.shape[1]).index_add_(0, family_V, kl_VB).T
 
 # %% ../../nbs/09_validation/02_interventions.ipynb #share-kl
 def sibling_share_kl(
@@ -79,22 +123,9 @@ def sibling_share_kl(
     Tensor, Tensor
 ]:  # gain of the family's words [F], KL(before‖after) of the children's shares [B, F], nats; CPU
     "Effect of one direction per family on the children's words and on their shares. Cost: one GEMM of B × words."
-    word_N, family_N, vertex_N = (
-        torch.from_numpy(x) for x in (plan.word_O[plan.start_N], plan.family_N, plan.vertex_N)
-    )
-    rows_ND = rows_RD[word_N]
-    logits_BN = (context_BD @ rows_ND.T).double().cpu()
-    shift_N = (rows_ND * direction_FD[family_N]).sum(1).double().cpu()
-    kls = []
-    for family in range(len(plan.parents_F)):
-        mine = family_N == family
-        of_N = vertex_N[mine] - int(vertex_N[mine].min())
-        members = [of_N == v for v in range(int(of_N.max()) + 1)]
-        logit_BN = logits_BN[:, mine]
-        shares = lambda z_BN: torch.stack([z_BN[:, m].logsumexp(1) for m in members], 1).log_softmax(1)
-        before_BK, after_BK = shares(logit_BN), shares(logit_BN + shift_N[mine])
-        kls.append((before_BK.exp() * (before_BK - after_BK)).sum(1))
-    return push_gain(rows_RD, plan, direction_FD), torch.stack(kls, 1)
+    prob_NB = _probabilities(context_BD, rows_RD, plan)
+    kl_BF = _share_kl(plan, prob_NB, _log_shares(plan, prob_NB), _shifts(rows_RD, plan, direction_FD))
+    return push_gain(rows_RD, plan, direction_FD), kl_BF
 
 # %% ../../nbs/09_validation/02_interventions.ipynb #c016
 def _child_directions(
@@ -104,9 +135,9 @@ def _child_directions(
     rng: np.random.Generator,
 ) -> Tensor:  # [F, D], NaN where the child hardly raises the family
     "One child's vector for each family, at the gain of the parent's own."
-    own_F = push_gain(rows_RD, plan, vectors_SD[torch.from_numpy(plan.parents_F)])
     child_FD = vectors_SD[torch.tensor([int(rng.choice(kids)) for kids in plan.vertex_F])]
-    gain_F = push_gain(rows_RD, plan, child_FD)
+    both_2FD = torch.stack([vectors_SD[torch.from_numpy(plan.parents_F)], child_FD])
+    own_F, gain_F = push_gain(rows_RD, plan, both_2FD)
     scale_F = torch.where((own_F > 0) & (gain_F > own_F / 10), own_F / gain_F, torch.nan)
     return child_FD * scale_F.to(child_FD)[:, None]
 
@@ -122,17 +153,20 @@ def steering_doses(
 ) -> pd.DataFrame:  # one row per parent, α and direction (draw −1: the parent's own)
     """Gain of the parent's held-out words and KL of its children's shares (median and 90 % quantile over contexts).
 
-    Raises TooFew when no parent has two children with held-out words of their own."""
+    Raises TooFew when no parent has two children with held-out words of their own. Cost: one GEMM of contexts × words,
+    and three passes over its result for each α and direction."""
     if not len(plan.parents_F):
         raise TooFew("no parent has two children with held-out words of their own, whose shares steering could change")
     own_FD, frames = vectors_SD[torch.from_numpy(plan.parents_F)], []
+    before_VB = _log_shares(plan, prob_NB := _probabilities(context_BD, rows_RD, plan))
     for draw in range(-1, n_draws):
         direction_FD = own_FD if draw < 0 else _child_directions(rows_RD, plan, vectors_SD, rng)
+        gain_F, shift_N = push_gain(rows_RD, plan, direction_FD), _shifts(rows_RD, plan, direction_FD)
         for alpha in alphas:
-            gain_F, kl_BF = sibling_share_kl(context_BD, rows_RD, plan, alpha * direction_FD)
+            kl_BF = _share_kl(plan, prob_NB, before_VB, alpha * shift_N)
             kl, kl_90 = kl_BF.median(0).values.numpy(), kl_BF.quantile(0.9, dim=0).numpy()
-            columns = dict(parent=plan.parents_F, alpha=alpha, draw=draw, gain=gain_F.numpy(), kl=kl, kl_90=kl_90)
-            frames.append(pd.DataFrame(dict(columns, n_contexts=len(context_BD))))
+            found = dict(parent=plan.parents_F, alpha=alpha, draw=draw, gain=alpha * gain_F.numpy())
+            frames.append(pd.DataFrame(dict(found, kl=kl, kl_90=kl_90, n_contexts=len(context_BD))))
     return pd.concat(frames, ignore_index=True)
 
 # %% ../../nbs/09_validation/02_interventions.ipynb #unrelated-gains
@@ -142,14 +176,11 @@ def unrelated_gains(
     vectors_SD: Tensor,  # concept vectors from training words
     concepts_NS: LongTensor,  # concept whose vector stands in for each other's, −1 for none (`nulls.unrelated_parents`)
 ) -> np.ndarray:  # [N, F], NaN for none
-    "How far vectors of unrelated concepts, as long as the parent's own, raise its words. Cost: one product a draw."
+    "How far vectors of unrelated concepts, as long as the parent's own, raise its words. Cost: N products of F × D."
     parents_F = torch.from_numpy(plan.parents_F)
-    length_S, gains = vectors_SD.norm(dim=1), []
-    for concept_F in concepts_NS[:, parents_F]:
-        scale_F = length_S[parents_F] / length_S[concept_F]
-        gain_F = push_gain(rows_RD, plan, vectors_SD[concept_F] * scale_F[:, None])
-        gains.append(gain_F.where(concept_F >= 0, torch.nan).numpy())
-    return np.stack(gains)
+    concept_NF, length_S1 = concepts_NS[:, parents_F], vectors_SD.norm(dim=1, keepdim=True)
+    direction_NFD = (vectors_SD / length_S1)[concept_NF] * length_S1[parents_F]
+    return push_gain(rows_RD, plan, direction_NFD).where(concept_NF >= 0, torch.nan).numpy()
 
 # %% ../../nbs/09_validation/02_interventions.ipynb #child-name
 CHILD = "child, equal gain"  # the control of an uneven push
@@ -229,9 +260,8 @@ def ratio_invariance_results(
     The gain stands beside unrelated concepts, and no target is met where it is no larger than theirs; the shares stand
     beside one child's vector of equal gain.
     """
-    results, parents_F = [], table.parent[(table.draw < 0) & (table.alpha == table.alpha.iloc[0])].to_numpy()
-    weights = lambda: subtree_weights(study.subtree_S[torch.from_numpy(parents_F)].numpy(), rng, n_boot)
-    unit = table[(table.draw < 0) & (table.alpha == table.alpha.iloc[0])].eval("gain = gain / alpha")
+    results, unit = [], table[(table.draw < 0) & (table.alpha == table.alpha.iloc[0])].eval("gain = gain / alpha")
+    weights = lambda: subtree_weights(study.subtree_S.numpy()[unit.parent], rng, n_boot)
     gain = _gain_result(unit, unrelated_NF, weights())
     for alpha, rows in table.groupby("alpha"):
         own, null = rows[rows.draw < 0], rows[rows.draw >= 0].groupby("draw").kl
