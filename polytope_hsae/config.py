@@ -478,8 +478,8 @@ def _wrong_data(c: "Config") -> Iterator[str]:
         )
     if c.run.data_parallel and t.compile:
         yield (
-            "run.data_parallel and training.compile are both true, but a compiled pass cannot be shared by several processes; "
-            "switch one of them off"
+            "run.data_parallel and training.compile are both true, but a compiled pass cannot be shared by several "
+            "processes; switch one of them off"
         )
     if t.grad_accum > t.batch_size_acts:
         yield (
