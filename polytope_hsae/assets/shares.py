@@ -156,7 +156,7 @@ def mean(t: Tensor) -> Tensor:  # a scalar
 def gathered(
     t_N: Tensor,  # of any length
 ) -> Tensor:
-    "The elements of all shares, one share after the other. Memory: as many times the longest share as there are shares."
+    "The elements of all shares, one after the other. Memory: as many times the longest share as there are shares."
     rank, size = share()
     if size == 1:
         return t_N
