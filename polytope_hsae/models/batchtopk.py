@@ -87,13 +87,13 @@ def parents_only(self: BatchTopKHSAE) -> FlatSAE:
 # %% ../../nbs/10_models/05_batchtopk.ipynb #batchtopk-rows
 def _rows(sae: BatchTopKHSAE, x_BD: Tensor) -> int:
     "Contexts of a batch; in training, over all shares of it"
-    return int(total_of(len(x_BD), x_BD)) if sae.training else len(x_BD)
+    return int(total_of(len(x_BD), x_BD.device)) if sae.training else len(x_BD)
 
 # %% ../../nbs/10_models/05_batchtopk.ipynb #c008
 @patch
 def _limit(self: BatchTopKHSAE, score: Tensor, per_context: float, rows: int, running: Tensor) -> Tensor:
     "Smallest score within the budget of so many contexts"
-    whole = int(total_of(score.numel(), score)) if self.training else score.numel()
+    whole = int(total_of(score.numel(), score.device)) if self.training else score.numel()
     return batch_limit(score, min(max(round(per_context * rows), 1), whole), running, self.training)
 
 # %% ../../nbs/10_models/05_batchtopk.ipynb #c008_1

@@ -109,7 +109,7 @@ def _kth_of_shares(score: Tensor, n_kept: int) -> Tensor:
     part = -(-n_kept // share().size)
     own = kth_largest(score, min(part, score.numel()))
     low, high = extremes(own if part <= score.numel() else torch.full_like(own, -torch.inf), own)
-    rank = n_kept - int(total_of(int((score > high).sum()), score))
+    rank = n_kept - int(total_of(int((score > high).sum()), score.device))
     near_N = gathered(score[(score >= low) & (score <= high)])
     return kth_largest(near_N, rank) if rank <= len(near_N) else near_N.new_tensor(torch.nan)  # scores that are NaN
 
@@ -145,7 +145,7 @@ def _select(self: FlatSAE, pre_BF: Tensor) -> tuple[Pattern, Tensor]:
     if self.activation == "topk":
         score_BK, index_BK = k_largest(pre_BF, self.k)
         return Pattern(index_BK, self.n_latents), score_BK
-    rows = int(total_of(len(pre_BF), pre_BF)) if self.training else len(pre_BF)
+    rows = int(total_of(len(pre_BF), pre_BF.device)) if self.training else len(pre_BF)
     index_BK, kept_BK = _padded(pre_BF >= batch_limit(pre_BF, self.k * rows, self.threshold, self.training))
     return Pattern(index_BK, self.n_latents, kept_BK), pre_BF.gather(1, index_BK).where(kept_BK, 0)
 
