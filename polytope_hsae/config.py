@@ -791,7 +791,9 @@ def _override(
         raise UserError(f"{asked} is not of the form section.key=value, such as hsae.m_top=64")
     if len(key) > _LONGEST:
         raise UserError(f"{asked} has a key of {len(key):,} characters; give section.key=value, such as hsae.m_top=64")
-    return key, parse_yaml(value, asked)
+    found, whole = parse_yaml(value, asked), value.strip()
+    # YAML would begin a comment at ' #', and a path be another one without a word
+    return key, whole if isinstance(found, str) and " #" in whole and whole.startswith(found) else found
 
 # %% ../nbs/02_config.ipynb #c036_1
 def _set(
