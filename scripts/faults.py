@@ -285,7 +285,8 @@ class Faults:
             "storage: disk full", "a sample", said_apart(lambda: self.filled(run, errno.ENOSPC, draw.randrange(40)))
         )
         child = self.started(run)
-        while not (run / ".run.lock").exists():
+        until = time.monotonic() + 60
+        while not (run / ".run.lock").exists() and time.monotonic() < until:
             time.sleep(0.01)
         code, _, err = call("run", *settings(self.home, run))
         wrong = one_sentence(code, err) or ("" if f"process {child} on" in err else err)
@@ -306,7 +307,8 @@ class Faults:
         "A second run in the same folder is refused while the first one works, and the first one is not harmed"
         run = self.home / "runs" / "shared"
         child = self.started(run)
-        while not (run / ".run.lock").exists():
+        until = time.monotonic() + 60
+        while not (run / ".run.lock").exists() and time.monotonic() < until:
             time.sleep(0.01)
         code, _, err = call("run", *settings(self.home, run))
         wrong = one_sentence(code, err) or ("" if f"process {child} on" in err else err)
