@@ -110,8 +110,9 @@ class Faults:
         self.page = self.shown(self.run)
 
     def shown(self, run: Path) -> str:
-        "The report of a run, without what it cost"
-        return re.sub(r"<h3 id=.cost.>.*?</table>", "", (run / "report.html").read_text(), flags=re.S)
+        "The report of a run, without what it cost and the commit it was made at, which may move meanwhile"
+        page = re.sub(r"<h3 id=.cost.>.*?</table>", "", (run / "report.html").read_text(), flags=re.S)
+        return re.sub(r"commit <code>.*?</code>", "", page)
 
     def check(self, kind: str, name: str, wrong: str, times: int = 1) -> None:
         "Count a fault that was injected, and print it where it was not borne"
@@ -285,7 +286,8 @@ class Faults:
             "storage: disk full", "a sample", said_apart(lambda: self.filled(run, errno.ENOSPC, draw.randrange(40)))
         )
         child = self.started(run)
-        while not (run / ".run.lock").exists():
+        until = time.monotonic() + 60
+        while not (run / ".run.lock").exists() and time.monotonic() < until:
             time.sleep(0.01)
         code, _, err = call("run", *settings(self.home, run))
         wrong = one_sentence(code, err) or ("" if f"process {child} on" in err else err)
@@ -306,7 +308,8 @@ class Faults:
         "A second run in the same folder is refused while the first one works, and the first one is not harmed"
         run = self.home / "runs" / "shared"
         child = self.started(run)
-        while not (run / ".run.lock").exists():
+        until = time.monotonic() + 60
+        while not (run / ".run.lock").exists() and time.monotonic() < until:
             time.sleep(0.01)
         code, _, err = call("run", *settings(self.home, run))
         wrong = one_sentence(code, err) or ("" if f"process {child} on" in err else err)
@@ -496,12 +499,12 @@ PLANTED: dict[str, tuple[int, str, Callable[[], contextlib.AbstractContextManage
     ),
     "NaN in the loss": (
         2,
-        "is nan",
+        r"\bnan\b",
         lambda: spoiled(training_step, "loss_terms", 9, lambda x: x._replace(total=x.total * float("nan"))),
     ),
     "NaN in a term of the loss": (
         2,
-        "is nan",
+        r"\bnan\b",
         lambda: spoiled(training_step, "loss_terms", 9, lambda x: x._replace(l1_parent=x.l1_parent * float("nan"))),
     ),
     "infinity in a gradient": (2, "gradient norm inf", lambda: patch.object(training_step.Trainee, "_backward", steep)),

@@ -62,7 +62,7 @@ SETTINGS = {
     "logging.log_every": 4,
     "logging.checkpoint_every": 6,
 }
-ODD = "an odd [place] 100% {x} #1 ünï 'q'"  # the name of a folder that must do no harm
+ODD = "an odd [place] %d {x} #1 ünï 'q'"  # the name of a folder that must do no harm
 
 
 def make_world(home: Path) -> None:

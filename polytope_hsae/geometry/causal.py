@@ -90,9 +90,7 @@ def geometry_from_covariance(
     eigen_D = eigen_D.clamp_min(lowest)
     if eigen_D[0] <= 1e-14 * eigen_D[-1]:
         smallest = f"its smallest eigenvalue is {eigen_D[0]:.1e}"
-        raise UserError(
-            f"{of_kind} is singular ({smallest}); raise geometry.shrinkage or geometry.eigen_floor above 0"
-        )
+        raise UserError(f"{of_kind} is singular ({smallest}); raise geometry.shrinkage or geometry.eigen_floor above 0")
     if inverted:
         eigen_D, basis_DD = 1 / eigen_D.flip(0), basis_DD.flip(1)
     root = lambda power: ((basis_DD * eigen_D**power) @ basis_DD.T).float()

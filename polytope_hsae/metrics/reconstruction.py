@@ -13,8 +13,8 @@ from typing import Callable, Iterator, NamedTuple
 import torch
 from torch import Tensor
 
-from ..core import UserError
 from ..assets.unembed import Unembedding
+from ..core import UserError
 from ..models.base import SparseCodes
 
 # %% ../../nbs/11_metrics/00_reconstruction.ipynb #c006
