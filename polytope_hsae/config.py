@@ -703,7 +703,7 @@ def parse_yaml(
 # %% ../nbs/02_config.ipynb #c034-keys
 _RENAMED_KEYS = {"ablate.random_teacher": "ablate.rotated_teacher"}  # old name → new name
 _REPLACED_KEYS = {  # old name → what is to be written today, because the value is of another kind
-    "logging.wandb": "logging.trackers: write trackers: [wandb] there (it stays offline unless WANDB_MODE says otherwise)"
+    "logging.wandb": "logging.trackers: write trackers: [wandb] there (offline unless WANDB_MODE=online is set)"
 }
 
 # %% ../nbs/02_config.ipynb #c034-values
