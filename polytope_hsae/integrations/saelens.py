@@ -24,6 +24,7 @@ from ..experiment.variants import recipes
 from polytope_hsae.integrations.trained import (
     TrainedModel,
     base_model,
+    check_out,
     hook_of,
     model_hierarchy,
     run_config,
@@ -191,8 +192,9 @@ def export_saelens(
     """Write trained models of a run for SAELens; of hierarchical ones the parents alone as well.
 
     Raises UserError as `trained_models` and `to_saelens`. Cost: that of `folded_weights` for each."""
-    cfg, written = run_config(run_dir), []
-    for model in trained_models(run_dir, variants, seeds):
+    cfg, models, written = run_config(run_dir), trained_models(run_dir, variants, seeds), []
+    check_out(out)
+    for model in models:
         sae, input_map = load_sae(model.folder), load_input_map(model.folder / "input_map.safetensors")
         tree, metadata = model_hierarchy(run_dir, model), _metadata(cfg, model)
         folder = out / model.variant / f"seed_{model.seed}"

@@ -120,6 +120,8 @@ def _forget(run_dir: Path, phase: int) -> None:
     "Remove what would make a phase look complete; other files of its folder stay."
     for name in ("phase.json", "results.json", "notebook.ipynb", "notebook.html", "failed.ipynb"):
         (run_dir / PHASES[phase].folder / name).unlink(missing_ok=True)
+    for events in (run_dir / PHASES[phase].folder).glob("events.out.tfevents.*"):
+        events.unlink()
     forget_phase(run_dir, phase)
     run = load_results(run_dir)
     if run.phases.pop(phase, None) is not None:

@@ -17,7 +17,7 @@ from typing import Callable, NamedTuple
 from packaging.requirements import Requirement
 
 from ..assets.packages import ASSETS, asset_state, cache_dir, converted_dir, fetch_command
-from ..config import PACKAGES, Config, check_save_dir
+from ..config import PACKAGES, Config, check_save_dir, check_trackers
 from ..core import UserError, one_line, repo_dir
 
 # %% ../../nbs/19_runner/10_doctor.ipynb #doc-finding
@@ -139,6 +139,7 @@ def run_findings(
     try:
         device, shape = resolve_device(cfg.model.device), model_shape(cfg.model.name, cfg.model.revision)
         check_save_dir(cfg.logging.save_dir)
+        check_trackers(cfg)
         check_room(cfg, shape, room_here(cfg.logging.save_dir, device))
     except UserError as e:
         seen, _, fix = str(e).rpartition(": ") if ": " in str(e) else str(e).rpartition("; ")

@@ -190,7 +190,7 @@ def log_figures(
     folder: Path,  # the run's
 ) -> None:
     "Write the figures of a finished phase to TensorBoard and to other trackers."
-    with closing(SummaryWriter(str(board))) as writer:
+    with closing(SummaryWriter(str(board), purge_step=0)) as writer:  # of a phase that is run again
         for variant, values in figures.items():
             for key, value in values.items():
                 writer.add_scalar(f"{key}/{variant}", value, step)
