@@ -489,8 +489,8 @@ def _wrong_data(c: "Config") -> Iterator[str]:
         )
     if c.run.data_parallel and t.compile:
         yield (
-            "run.data_parallel and training.compile are both true, but a compiled pass cannot be shared by several processes; "
-            "switch one of them off"
+            "run.data_parallel and training.compile are both true, but a compiled pass cannot be shared by several "
+            "processes; switch one of them off"
         )
     if t.grad_accum > t.batch_size_acts:
         yield (
@@ -715,7 +715,7 @@ def parse_yaml(
 # %% ../nbs/02_config.ipynb #c034-keys
 _RENAMED_KEYS = {"ablate.random_teacher": "ablate.rotated_teacher"}  # old name → new name
 _REPLACED_KEYS = {  # old name → what is to be written today, because the value is of another kind
-    "logging.wandb": "logging.trackers: write trackers: [wandb] there (it stays offline unless WANDB_MODE says otherwise)"
+    "logging.wandb": "logging.trackers: write trackers: [wandb] there (offline unless WANDB_MODE=online is set)"
 }
 
 # %% ../nbs/02_config.ipynb #c034-values
@@ -811,7 +811,9 @@ def _override(
         raise UserError(f"{asked} is not of the form section.key=value, such as hsae.m_top=64")
     if len(key) > _LONGEST:
         raise UserError(f"{asked} has a key of {len(key):,} characters; give section.key=value, such as hsae.m_top=64")
-    return key, parse_yaml(value, asked)
+    found, whole = parse_yaml(value, asked), value.strip()
+    # YAML would begin a comment at ' #', and a path be another one without a word
+    return key, whole if isinstance(found, str) and " #" in whole and whole.startswith(found) else found
 
 # %% ../nbs/02_config.ipynb #c036_1
 def _set(

@@ -22,6 +22,7 @@ from polytope_hsae.integrations.trained import (
     BaseModel,
     TrainedModel,
     base_model,
+    check_out,
     hook_of,
     model_hierarchy,
     run_config,
@@ -221,11 +222,12 @@ def hub_folder(
     from polytope_hsae.integrations.saelens import export_saelens
 
     check_repo(repo)
-    if out.is_dir() and any(out.iterdir()):
+    models = trained_models(run_dir, variants, seeds)
+    check_out(out)
+    if any(out.iterdir()):
         raise UserError(
             f"{out} is not empty, and what is in it would be uploaded, too: empty it, or give another folder"
         )
-    models = trained_models(run_dir, variants, seeds)
     export_saelens(run_dir, out / "saelens", variants, seeds)
     for model in models:
         place = out / "hsae" / model.variant / f"seed_{model.seed}"

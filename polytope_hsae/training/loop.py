@@ -225,8 +225,8 @@ def _newest(checkpoints: Path) -> tuple[int, dict[str, Any]]:
     "The checkpoint that the first process has found or written. UserError when this process does not see it."
     if (found := latest_checkpoint(checkpoints)) is None:
         raise UserError(
-            f"process {share().rank} of {share().size} finds no checkpoint in {checkpoints}, where the first one has put it: "
-            "give a folder that all machines see"
+            f"process {share().rank} of {share().size} finds no checkpoint in {checkpoints}, where the first has put "
+            "it: give a folder that all machines see"
         )
     return found
 
@@ -239,7 +239,7 @@ def begin(self: TrainRun, resume: bool) -> None:
     processes, the others load what the first has found or written.
     """
     if share().rank:
-        total_of(0)  # until it is there
+        total_of(0, self.source.device)  # until it is there
         self._load(*_newest(self.checkpoints))
     else:
         found = latest_checkpoint(self.checkpoints) if resume else None
@@ -248,7 +248,7 @@ def begin(self: TrainRun, resume: bool) -> None:
             self.save()
         else:
             self._load(*found)
-        total_of(0)
+        total_of(0, self.source.device)
         self.log = RunLog(self.folder, self.step)
     self.started = time.perf_counter(), self.activations
 
@@ -257,13 +257,17 @@ def begin(self: TrainRun, resume: bool) -> None:
 def _each(self: TrainRun, work: Callable[[str], Any]) -> dict[str, Any]:
     "Some work on every model, by name."
     names, saes = list(self.trainees), [t.sae for t in self.trainees.values()]
-    takes_turns = self.options.compile or share().size > 1 or any(s.dec_bias_D.is_cuda or getattr(s, "router_noise", False) for s in saes)
+    takes_turns = (
+        self.options.compile
+        or share().size > 1
+        or any(s.dec_bias_D.is_cuda or getattr(s, "router_noise", False) for s in saes)
+    )
     return dict(zip(names, map(work, names) if takes_turns else side_by_side(work, names)))
 
 # %% ../../nbs/12_training/07_loop.ipynb #c021
 @patch
 def _inputs(self: TrainRun, batch_BD: Tensor) -> dict[str, Tensor]:
-    """This process's share of the batch in the space of every model; an input map that models share is applied once.
+    """This process's share of the batch in every model's space; an input map of several models is applied once.
 
     UserError on a wrong width."""
     mapped: dict[int, Tensor] = {}
@@ -358,7 +362,7 @@ def check_validation(self: TrainRun) -> None:
             t.sae.train()
             self._write(name, {f"val_{k}": v for k, v in values.items()})
         if self.options.patience is not None:
-            error = lead(values.get("1-EV", math.nan), t.sae.dec_bias_D)
+            error = lead(values.get("1-EV", math.nan), self.source.device)
             if error < self.best[name][0] - self.options.min_delta:
                 self.best[name] = [error, self.step]
     set_rng_state(before)
@@ -409,7 +413,7 @@ def carry_out(
     progress: bool,  # show a bar
 ) -> None:
     "Every step that is left, with its logs and checkpoints; SIGTERM ends it with a checkpoint and exit code 143."
-    hidden, on = not progress or self.is_over or share().rank > 0, next(iter(self.trainees.values())).sae.dec_bias_D
+    hidden, device = not progress or self.is_over or share().rank > 0, self.source.device
     bar = tqdm(unit=" act", unit_scale=True, desc="training", disable=hidden)
     with catch_sigterm() as asked, keep_freed_memory(), bar:
         try:
@@ -418,7 +422,7 @@ def carry_out(
                 self.log_and_checkpoint()
                 if after_step is not None:
                     after_step(self.step)
-                if total_of(asked.is_set(), on):  # whichever process was asked to end, all do after the same step
+                if total_of(asked.is_set(), device):  # whichever process was asked to end, all do after the same step
                     self.save()
                     raise SystemExit(143)
         finally:
@@ -494,8 +498,8 @@ def train(
     specs = _specs(models, batches, stages=stages, weights=weights, input_map=input_map)
     if team.size > 1 and options.compile:
         raise UserError(
-            f"options.compile is '{options.compile}', and a compiled pass cannot be shared by {team.size} processes: leave "
-            "training.compile out, or train whole models by each process (run.data_parallel=false)"
+            f"options.compile is '{options.compile}', and a compiled pass cannot be shared by {team.size} processes: "
+            "leave training.compile out, or train whole models by each process (run.data_parallel=false)"
         )
     run = TrainRun(specs, batches, out_dir, options, validate, loggers)
     with shared_batches(team, next(iter(specs.values())).sae.dec_bias_D.device):

@@ -220,7 +220,9 @@ def _backward(self: Trainee, x_BD: Tensor, weights: LossWeights, step: int) -> d
     self.optimizer.zero_grad(set_to_none=True)
     try:
         parts = enumerate(x_BD.chunk(self.accum))
-        sums = sum(self._part(part_BD, len(part_BD) / self.batch, weights, self.spec.seed, step, i) for i, part_BD in parts)
+        sums = sum(
+            self._part(part_BD, len(part_BD) / self.batch, weights, self.spec.seed, step, i) for i, part_BD in parts
+        )
         self._add_shares()
         return dict(zip((*Losses._fields, "l0"), total(sums).tolist()))  # one transfer from the device
     except (RuntimeError, MemoryError) as e:
@@ -247,7 +249,7 @@ def gradients(self: Trainee, x_BD: Tensor, step: int) -> str | None:
     self.sae.router_temp = between(self.options.router_temp, step, self.total)
     for p in self.sae.decoder_parameters():
         p.requires_grad_(not stage.freeze_decoder)
-    self.batch = int(total_of(len(x_BD), x_BD))
+    self.batch = int(total_of(len(x_BD), x_BD.device))
     self._check_parts()
     while (losses := self._backward(x_BD, self.weights_at(step), step)) is None:
         if self.accum >= len(x_BD):
