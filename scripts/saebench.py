@@ -1,7 +1,8 @@
 """Score a hierarchical SAE by SAEBench, in an environment of its own, and compare its absorption with ours.
 
-SAEBench wants numpy < 2 and datasets < 4 and cannot be installed beside this package. So a tiny language model, texts and
-an SAE of its first block are written to a folder here; scripts/saebench_inside.py reads them there, without a network.
+SAEBench wants numpy < 2 and datasets < 4 and cannot be installed beside this package. So a tiny language model, texts
+and an SAE of its first block are written to a folder here; scripts/saebench_inside.py reads them there, without a
+network.
 `scripts/saebench.py [--environment FOLDER]` makes the environment, in minutes, and keeps it where a folder is given.
 Prints what SAEBench found and exits 1 when a code or an absorption differs by more than 1e-5.
 """
@@ -21,9 +22,9 @@ os.environ.setdefault("OMP_NUM_THREADS", "1")
 HERE = Path(__file__).resolve().parent
 ASKED = ["torch==2.13.0", "sae-bench==0.6.0"]  # the versions that this was tried with
 TOPICS = {
-    "animals": "ant badger bear camel cat cow deer dog eel fox goat hare horse lamb lion mole mouse otter owl panda pig",
-    "food": "apple bacon bean bread butter cake cheese cream egg fig flour fruit grape ham honey jam juice lemon melon",
-    "tools": "anvil axe bolt brush chisel clamp drill file gauge glue hammer hinge hoe jack knife ladder lathe lever nail",
+    "animals": "ant badger bear camel cat cow deer dog eel fox goat hare horse lamb lion mole mouse otter owl panda",
+    "food": "apple bacon bean bread butter cake cheese cream egg fig flour fruit grape ham honey jam juice lemon",
+    "tools": "anvil axe bolt brush chisel clamp drill file gauge glue hammer hinge hoe jack knife lathe lever nail",
     "weather": "air blizzard breeze cloud cold damp dew draught dry dust flood fog frost gale hail haze heat ice mist",
 }
 

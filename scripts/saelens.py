@@ -113,8 +113,8 @@ def declared(top: Distribution, extra: str) -> dict[str, Distribution]:
 
 
 def linked(folder: Path) -> Path:
-    """The interpreter of a new environment with this package, unpacked from its wheel, and links to what it and sae-lens
-    ask for, as it is installed here: nothing that neither has declared can be imported"""
+    """The interpreter of a new environment with this package, unpacked from its wheel, and links to what it and
+    sae-lens ask for, as it is installed here: nothing that neither has declared can be imported"""
     built = folder.with_name("wheel")
     built.mkdir()
     venv.create(folder, symlinks=True)
