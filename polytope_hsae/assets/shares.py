@@ -59,9 +59,7 @@ def shared_batches(
         yield BatchShare()
         return
     if _open:
-        raise UserError(
-            "two trainings share batches at once in one process: let the first end before the second"
-        )
+        raise UserError("two trainings share batches at once in one process: let the first end before the second")
     number = team.store.add("groups", 1) if team.rank == 0 else next(_joined)  # the leader may be a new process by now
     label, mine = f"group/{number}", BatchShare(team.rank, team.size)
     store = dist.PrefixStore(label, team.store)

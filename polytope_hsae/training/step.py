@@ -261,7 +261,6 @@ def gradients(self: Trainee, x_BD: Tensor, step: int) -> str | None:
     unfit = (f"its {name} is {value}" for name, value in losses.items() if not math.isfinite(value))
     return self.spikes.check(self.now["recon"], self.now["grad_norm"]) or next(unfit, None)
 
-
 # %% ../../nbs/12_training/03_step.ipynb #c021_3
 @patch
 def restore(self: Trainee) -> None:
