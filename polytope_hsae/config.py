@@ -8,8 +8,8 @@ __all__ = ['Count', 'Positive', 'NonNegative', 'Finite', 'Share', 'DType', 'Bloc
            'DataConfig', 'ConceptsConfig', 'GeometryConfig', 'TeacherConfig', 'HSAEConfig', 'BaselineConfig',
            'StageAConfig', 'StageBConfig', 'EarlyStopConfig', 'TuneConfig', 'TrainingConfig', 'ValidationConfig',
            'TargetsConfig', 'EvalConfig', 'AblateConfig', 'LoggingConfig', 'Config', 'config_keys', 'parse_yaml',
-           'presets_dir', 'presets', 'load_config', 'absolute_paths', 'check_save_dir', 'check_trust', 'check_trackers',
-           'config_hash', 'versions', 'hardware', 'save_resolved', 'read_saved']
+           'presets_dir', 'presets', 'load_config', 'absolute_paths', 'write_fault', 'check_save_dir', 'check_trust',
+           'check_trackers', 'config_hash', 'versions', 'hardware', 'save_resolved', 'read_saved']
 
 # %% ../nbs/02_config.ipynb #config-imports
 import difflib
@@ -923,11 +923,11 @@ def absolute_paths(
     return cfg.model_copy(update=sections)
 
 # %% ../nbs/02_config.ipynb #check-save-dir
-def check_save_dir(
-    run_dir: Path | str,  # the run's folder, there or not
-) -> None:
-    "Raise UserError unless a run can write into its folder. What is made for the trial is removed again."
-    path = Path(os.path.abspath(run_dir))
+def write_fault(
+    folder: Path | str,  # there or not
+) -> str:  # empty when it can be written into
+    "Why a folder cannot be made and written into. What is made for the trial is removed again."
+    path = Path(os.path.abspath(folder))
     ways = [path, *path.parents]
     try:
         made = [p for p in ways if not os.path.lexists(p)]
@@ -941,11 +941,19 @@ def check_save_dir(
                     p.rmdir()
     except (OSError, ValueError) as e:
         wall = next((p for p in ways if os.path.lexists(p) and not os.path.isdir(p)), None)
-        why = (
+        return (
             f"{one_line(str(wall))} is no folder" if wall else one_line(getattr(e, "strerror", None) or str(e)).lower()
         )
+    return ""
+
+# %% ../nbs/02_config.ipynb #check-save-dir-of
+def check_save_dir(
+    run_dir: Path | str,  # the run's folder, there or not
+) -> None:
+    "Raise UserError unless a run can write into its folder."
+    if why := write_fault(run_dir):
         found = f"logging.save_dir is '{one_line(str(run_dir))}', into which a run cannot write ({why})"
-        raise UserError(f"{found}; name another folder, such as --set logging.save_dir=runs/mine") from e
+        raise UserError(f"{found}; name another folder, such as --set logging.save_dir=runs/mine")
 
 # %% ../nbs/02_config.ipynb #trust
 TRUST = "POLYTOPE_HSAE_TRUST_REMOTE_CODE"  # variable that the command line's --trust-remote-code sets to 1

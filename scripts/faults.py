@@ -279,19 +279,23 @@ class Faults:
         alive = [command_of(p) for p in psutil.wait_procs(family, timeout=20)[1]]
         return wrong or (f"{how} left running: {alive[0]}" if any(alive) else "")
 
+    def started_and_asked_for_again(self, run: Path) -> int:
+        "A child process that runs the study; a second run in its folder, refused while the first one works, is counted"
+        child, until = self.started(run), time.monotonic() + 60
+        while not (run / ".run.lock").exists() and time.monotonic() < until:
+            time.sleep(0.01)
+        code, _, err = call("run", *settings(self.home, run))
+        wrong = one_sentence(code, err) or ("" if f"process {child} on" in err else err)
+        self.check("two runs in one folder", "the second one", wrong)
+        return child
+
     def sample(self) -> None:
         "For `make test`: one run that meets a full disk, is asked for twice, and is killed, until it is through"
         run, draw = self.home / "runs" / f"{ODD} again", random.Random(time.time_ns())
         self.check(
             "storage: disk full", "a sample", said_apart(lambda: self.filled(run, errno.ENOSPC, draw.randrange(40)))
         )
-        child = self.started(run)
-        until = time.monotonic() + 60
-        while not (run / ".run.lock").exists() and time.monotonic() < until:
-            time.sleep(0.01)
-        code, _, err = call("run", *settings(self.home, run))
-        wrong = one_sentence(code, err) or ("" if f"process {child} on" in err else err)
-        self.check("two runs in one folder", "the second one", wrong)
+        child = self.started_and_asked_for_again(run)
         time.sleep(draw.uniform(0, 0.3 * self.seconds))
         os.kill(child, signal.SIGKILL)
         os.waitpid(child, 0)
@@ -307,14 +311,8 @@ class Faults:
     def two_at_once(self) -> None:
         "A second run in the same folder is refused while the first one works, and the first one is not harmed"
         run = self.home / "runs" / "shared"
-        child = self.started(run)
-        until = time.monotonic() + 60
-        while not (run / ".run.lock").exists() and time.monotonic() < until:
-            time.sleep(0.01)
-        code, _, err = call("run", *settings(self.home, run))
-        wrong = one_sentence(code, err) or ("" if f"process {child} on" in err else err)
+        child = self.started_and_asked_for_again(run)
         code = self.ended(child, 1e6) or 0
-        self.check("two runs in one folder", "the second one", wrong)
         self.check("two runs in one folder", "the first one", f"exit code {code}" if code else "")
         self.check("two runs in one folder", "figures", "" if figures(run) == self.truth else "other figures")
         shutil.rmtree(run)

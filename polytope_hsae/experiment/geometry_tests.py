@@ -41,7 +41,7 @@ from polytope_hsae.stats.inference import (
     subtree_weights,
     weighted_medians,
 )
-from ..stats.nulls import shuffled, unrelated_parents
+from ..stats.nulls import shuffled, unrelated_concepts
 from ..validation.antonyms import antonym_pairs, antonym_result, emotion_words, opposed_class_result
 from ..validation.calibration import calibrated_results, crossfit_results, edge_figures, planted_worlds
 from ..validation.claims import CLAIMS
@@ -318,8 +318,7 @@ def steer_concepts(
     doses, shifts, results = pd.DataFrame(), contrasts(rows_RD, study, vectors_SD), []
     with or_say_why("shares of children under steering", unmeasured):
         doses = steering_doses(context_BD, rows_RD, found.plan, vectors_SD, seeded, ask.steering_magnitudes)
-        itself_S2 = torch.arange(len(study.token_sets))[:, None].expand(-1, 2)
-        others_NS = unrelated_parents(study.token_sets, itself_S2, study.depth_S, seeded)
+        others_NS = unrelated_concepts(study.token_sets, study.depth_S, seeded)
         gains_NF = unrelated_gains(rows_RD, found.plan, vectors_SD, others_NS)
         results += ratio_invariance_results(doses, gains_NF, study, rng, ask.n_bootstrap, ask.validation.kl)
     with or_say_why("contrasts of siblings", unmeasured):

@@ -9,7 +9,6 @@ __all__ = ['run_config', 'TrainedModel', 'trained_models', 'check_out', 'Hook', 
 # %% ../../nbs/18_integrations/00_trained.ipynb #imports
 import json
 import math
-import tempfile
 from pathlib import Path
 from typing import Any, NamedTuple, Sequence
 
@@ -17,7 +16,7 @@ from torch import Tensor
 
 from ..assets.lookup import cached_folder
 from ..assets.packages import ASSETS
-from ..config import Config, load_config, read_saved
+from ..config import Config, load_config, read_saved, write_fault
 from ..core import UserError, atomic_write, one_line
 from ..estimators.teacher import Teacher, load_teacher
 from ..experiment.folder import model_dir
@@ -88,13 +87,9 @@ def check_out(
     out: Path,  # where something is to be written; made when missing
 ) -> None:
     "Raise UserError unless a folder can be written into."
-    try:
-        out.mkdir(parents=True, exist_ok=True)
-        with tempfile.TemporaryFile(dir=out):
-            pass
-    except (OSError, ValueError) as e:
-        why = one_line(getattr(e, "strerror", None) or str(e)).lower()
-        raise UserError(f"{one_line(str(out))} cannot be written ({why}): give another folder by --out") from e
+    if why := write_fault(out):
+        raise UserError(f"{one_line(str(out))} cannot be written ({why}): give another folder by --out")
+    out.mkdir(parents=True, exist_ok=True)
 
 # %% ../../nbs/18_integrations/00_trained.ipynb #hook
 class Hook(NamedTuple):

@@ -14,7 +14,7 @@ import torch.nn.functional as F
 from fastcore.basics import patch
 from torch import Tensor
 
-from ..assets.shares import extremes, total_of
+from ..assets.shares import extremes, rows_of_all, total_of
 from .flat import FlatSAE, batch_limit
 from .hierarchical import FlatDictionary, Hidden, HierarchicalSAE
 from .kernels import Pattern, dots_at
@@ -87,7 +87,7 @@ def parents_only(self: BatchTopKHSAE) -> FlatSAE:
 # %% ../../nbs/10_models/05_batchtopk.ipynb #batchtopk-rows
 def _rows(sae: BatchTopKHSAE, x_BD: Tensor) -> int:
     "Contexts of a batch; in training, over all shares of it"
-    return int(total_of(len(x_BD), x_BD.device)) if sae.training else len(x_BD)
+    return rows_of_all(x_BD) if sae.training else len(x_BD)
 
 # %% ../../nbs/10_models/05_batchtopk.ipynb #c008
 @patch

@@ -14,7 +14,7 @@ import torch.nn.functional as F
 from fastcore.basics import patch
 from torch import Tensor, nn
 
-from ..assets.shares import extremes, gathered, share, total_of
+from ..assets.shares import extremes, gathered, rows_of_all, share, total_of
 from .base import SAE, SAEOutput, SparseCodes, remove_parallel, unit_rows
 from .kernels import Pattern, dots_at, k_largest, kth_largest, sparse_decode
 
@@ -145,7 +145,7 @@ def _select(self: FlatSAE, pre_BF: Tensor) -> tuple[Pattern, Tensor]:
     if self.activation == "topk":
         score_BK, index_BK = k_largest(pre_BF, self.k)
         return Pattern(index_BK, self.n_latents), score_BK
-    rows = int(total_of(len(pre_BF), pre_BF.device)) if self.training else len(pre_BF)
+    rows = rows_of_all(pre_BF) if self.training else len(pre_BF)
     index_BK, kept_BK = _padded(pre_BF >= batch_limit(pre_BF, self.k * rows, self.threshold, self.training))
     return Pattern(index_BK, self.n_latents, kept_BK), pre_BF.gather(1, index_BK).where(kept_BK, 0)
 

@@ -13,7 +13,7 @@ import torch.nn.functional as F
 from fastcore.basics import patch
 from torch import Tensor, nn
 
-from ..assets.shares import share, total_of
+from ..assets.shares import rows_of_all, share
 from ..core import side_by_side
 from .base import SAE, SAEOutput, SparseCodes, remove_parallel, unit_rows
 from .flat import FlatSAE
@@ -146,7 +146,7 @@ def _route(self: HierarchicalSAE, pre_BP: Tensor) -> Tensor:
     "The parents of each context, B×K."
     if self.router_noise and self.training:
         rank, size = share()  # noise is drawn for the whole batch, so that it is that of one process
-        whole_BP = pre_BP.new_empty(int(total_of(len(pre_BP), pre_BP.device)), self.m_top)
+        whole_BP = pre_BP.new_empty(rows_of_all(pre_BP), self.m_top)
         gumbel_BP = -whole_BP.exponential_().log_()
         pre_BP = pre_BP + self.router_temp * gumbel_BP[rank::size]
     return k_largest(pre_BP, self.topk_parent)[1]

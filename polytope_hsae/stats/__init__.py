@@ -6,8 +6,8 @@
 __all__ = ['Components', 'Interval', 'Ratio', 'Target', 'bound_p', 'compare', 'crossed_bootstrap', 'crossed_interval',
            'equal_verdict', 'gaussian', 'holm', 'interval_result', 'larger_verdict', 'matched', 'null_summary',
            'paired_difference', 'paired_effect', 'percentile_interval', 'permutation_p', 'power', 'relabelled',
-           'shuffled', 'steps_to', 'subtree_weights', 'target_verdict', 'tost_p', 'unrelated_parents',
-           'variance_components', 'weighted_medians']
+           'shuffled', 'steps_to', 'subtree_weights', 'target_verdict', 'tost_p', 'unrelated_concepts',
+           'unrelated_parents', 'variance_components', 'weighted_medians']
 
 # %% ../../nbs/04_stats/index.ipynb #imports
 from polytope_hsae.stats.inference import (
@@ -22,7 +22,7 @@ from polytope_hsae.stats.inference import (
     tost_p,
     weighted_medians,
 )
-from .nulls import gaussian, matched, relabelled, shuffled, unrelated_parents
+from .nulls import gaussian, matched, relabelled, shuffled, unrelated_concepts, unrelated_parents
 from polytope_hsae.stats.paired import (
     Interval,
     Ratio,
@@ -65,6 +65,7 @@ _all_ = [
     "subtree_weights",
     "target_verdict",
     "tost_p",
+    "unrelated_concepts",
     "unrelated_parents",
     "variance_components",
     "weighted_medians",

@@ -19,7 +19,7 @@ from fastcore.basics import patch
 from torch import Tensor, nn
 from torch.utils.checkpoint import checkpoint
 
-from ..assets.shares import share, total, total_of
+from ..assets.shares import rows_of_all, share, total
 from ..core import UserError
 from ..models.base import SAE, SAEOutput, SparseCodes
 from ..models.hierarchical import Hidden
@@ -249,7 +249,7 @@ def gradients(self: Trainee, x_BD: Tensor, step: int) -> str | None:
     self.sae.router_temp = between(self.options.router_temp, step, self.total)
     for p in self.sae.decoder_parameters():
         p.requires_grad_(not stage.freeze_decoder)
-    self.batch = int(total_of(len(x_BD), x_BD.device))
+    self.batch = rows_of_all(x_BD)
     self._check_parts()
     while (losses := self._backward(x_BD, self.weights_at(step), step)) is None:
         if self.accum >= len(x_BD):

@@ -16,7 +16,13 @@ from torch import LongTensor, Tensor
 
 from ..core import TooFew
 from ..results import Result, Verdict
-from ..stats.inference import null_summary, percentile_interval, subtree_weights, weighted_medians
+from polytope_hsae.stats.inference import (
+    null_summary,
+    percentile_interval,
+    permutation_p,
+    subtree_weights,
+    weighted_medians,
+)
 from .design import Study
 from .simplex import SimplexPlan
 
@@ -71,11 +77,17 @@ def _shifts(rows_RD: Tensor, plan: SimplexPlan, direction_FD: Tensor) -> Tensor:
 def _middles(rows_RD: Tensor, plan: SimplexPlan) -> Tensor:  # [F, D]
     "Mean of each family's held-out words, each child counting alike"
     word_N, _, vertex_N, family_V = _words(plan)
-    mean_of = (
-        lambda x, at, n: x.new_zeros(n, x.shape[1]).index_add(0, at.to(x.device), x)
-        / torch.bincount(at, minlength=n).to(x)[:, None]
-    )
+
+    def mean_of(x: Tensor, at: LongTensor, n: int) -> Tensor:
+        sums = x.new_zeros(n, x.shape[1]).index_add_(0, at.to(x.device), x)
+        return sums / torch.bincount(at, minlength=n).to(x)[:, None]
+
     return mean_of(mean_of(rows_RD[word_N], vertex_N, len(family_V)), family_V, len(plan.vertex_F))
+
+# %% ../../nbs/09_validation/02_interventions.ipynb #push-gain-of
+def _gain(middle_FD: Tensor, direction_FD: Tensor) -> Tensor:  # [… F], nats, float64; CPU
+    "How far a direction raises the means of `_middles`"
+    return (middle_FD * direction_FD).sum(-1).double().cpu()
 
 # %% ../../nbs/09_validation/02_interventions.ipynb #push-gain
 def push_gain(
@@ -84,7 +96,7 @@ def push_gain(
     direction_FD: Tensor,  # what is added to the contexts, one per family; or several, … × F × D
 ) -> Tensor:  # [… F], nats, float64; CPU
     "How far a direction raises a family's held-out words, each child counting alike; the same in every context."
-    return (_middles(rows_RD, plan) * direction_FD).sum(-1).double().cpu()
+    return _gain(_middles(rows_RD, plan), direction_FD)
 
 # %% ../../nbs/09_validation/02_interventions.ipynb #push-prob
 def _probabilities(context_BD: Tensor, rows_RD: Tensor, plan: SimplexPlan) -> Tensor:  # [N, B], float64, CPU
@@ -129,7 +141,7 @@ def sibling_share_kl(
 
 # %% ../../nbs/09_validation/02_interventions.ipynb #c016
 def _child_directions(
-    rows_RD: Tensor,
+    middle_FD: Tensor,  # from `_middles`
     plan: SimplexPlan,
     vectors_SD: Tensor,
     rng: np.random.Generator,
@@ -137,7 +149,7 @@ def _child_directions(
     "One child's vector for each family, at the gain of the parent's own."
     child_FD = vectors_SD[torch.tensor([int(rng.choice(kids)) for kids in plan.vertex_F])]
     both_2FD = torch.stack([vectors_SD[torch.from_numpy(plan.parents_F)], child_FD])
-    own_F, gain_F = push_gain(rows_RD, plan, both_2FD)
+    own_F, gain_F = _gain(middle_FD, both_2FD)
     scale_F = torch.where((own_F > 0) & (gain_F > own_F / 10), own_F / gain_F, torch.nan)
     return child_FD * scale_F.to(child_FD)[:, None]
 
@@ -157,11 +169,11 @@ def steering_doses(
     and three passes over its result for each α and direction."""
     if not len(plan.parents_F):
         raise TooFew("no parent has two children with held-out words of their own, whose shares steering could change")
-    own_FD, frames = vectors_SD[torch.from_numpy(plan.parents_F)], []
+    own_FD, middle_FD, frames = vectors_SD[torch.from_numpy(plan.parents_F)], _middles(rows_RD, plan), []
     before_VB = _log_shares(plan, prob_NB := _probabilities(context_BD, rows_RD, plan))
     for draw in range(-1, n_draws):
-        direction_FD = own_FD if draw < 0 else _child_directions(rows_RD, plan, vectors_SD, rng)
-        gain_F, shift_N = push_gain(rows_RD, plan, direction_FD), _shifts(rows_RD, plan, direction_FD)
+        direction_FD = own_FD if draw < 0 else _child_directions(middle_FD, plan, vectors_SD, rng)
+        gain_F, shift_N = _gain(middle_FD, direction_FD), _shifts(rows_RD, plan, direction_FD)
         for alpha in alphas:
             kl_BF = _share_kl(plan, prob_NB, before_VB, alpha * shift_N)
             kl, kl_90 = kl_BF.median(0).values.numpy(), kl_BF.quantile(0.9, dim=0).numpy()
@@ -174,7 +186,7 @@ def unrelated_gains(
     rows_RD: Tensor,
     plan: SimplexPlan,
     vectors_SD: Tensor,  # concept vectors from training words
-    concepts_NS: LongTensor,  # concept whose vector stands in for each other's, −1 for none (`nulls.unrelated_parents`)
+    concepts_NS: LongTensor,  # whose vector stands in for each concept's, −1 for none (`nulls.unrelated_concepts`)
 ) -> np.ndarray:  # [N, F], NaN for none
     "How far vectors of unrelated concepts, as long as the parent's own, raise its words. Cost: N products of F × D."
     parents_F = torch.from_numpy(plan.parents_F)
@@ -192,8 +204,8 @@ def _gain_result(own: pd.DataFrame, unrelated_NF: np.ndarray, weights_BF: np.nda
     low, high = percentile_interval(boot_B)
     there_NF, nulls, p = unrelated_NF[:, ~np.isnan(unrelated_NF).all(0)], {}, 1.0
     if there_NF.size:
-        nulls["unrelated concept"] = null = null_summary(value, np.nanmedian(there_NF, 1), "greater")
-        p = null.p or 0.0
+        medians = np.nanmedian(there_NF, 1)
+        nulls["unrelated concept"], p = null_summary(value, medians, "greater"), permutation_p(value, medians)
     verdict: Verdict = "cannot tell" if p > 0.05 or low <= 0 else "holds"
     return Result(
         statistic="ratio_invariance_gain",

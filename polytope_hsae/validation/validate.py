@@ -193,8 +193,7 @@ def validate_geometry(
         found = _drawn(one, rng.spawn(n), path, f"{known}, {null}", f"{variant}, null: {null}", g_VD.device)
         drawn[null] = {level: {k: np.stack([m[level][k] for m in found]) for k in real[level]} for level in real}
     parents = nulls.unrelated_parents(study.token_sets, study.edges_E2, study.depth_S, rng, n_parents)
-    itself_S2 = torch.arange(len(study.token_sets))[:, None].expand(-1, 2)
-    concepts = nulls.unrelated_parents(study.token_sets, itself_S2, study.depth_S, rng, n_parents)
+    concepts = nulls.unrelated_concepts(study.token_sets, study.depth_S, rng, n_parents)
     drawn["random parent"] = {
         "edges": with_unrelated_parents(rows, study, vectors, parents),
         "synsets": with_unrelated_concepts(rows, study, vectors, concepts),
