@@ -29,7 +29,7 @@ from ..config import Config
 from ..core import UserError, atomic_write, file_sha256
 from .tuning import trials
 from .variants import Flat, Recipe, recipes, stages_of, taught, untaught
-from ..training.memory import StepMemory, free_memory, training_memory
+from ..training.memory import StepMemory, free_memory, own_memory, training_memory
 
 # %% ../../nbs/16_experiment/16_plan.ipynb #model-shape
 class ModelShape(NamedTuple):
@@ -717,7 +717,7 @@ def room_here(
     "Room on this machine: free and what this run already takes. Cost: one look at the names of the run's files."
     folder = Path(run_dir).expanduser().absolute()
     there = next(p for p in (folder, *folder.parents) if p.is_dir())
-    memory = free_memory(torch.device("cpu")) + psutil.Process().memory_info().rss
+    memory = free_memory(torch.device("cpu")) + own_memory()
     gpu = free_memory(device) + torch.cuda.memory_allocated(device) if device.type == "cuda" else None
     return Room(shutil.disk_usage(there).free + _folder_size(folder), memory, gpu)
 
