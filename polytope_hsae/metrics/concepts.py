@@ -9,7 +9,7 @@ __all__ = ['SHUFFLES', 'ConceptActivations', 'match_parents', 'match_children', 
 
 # %% ../../nbs/11_metrics/01_concepts.ipynb #c003
 import math
-from typing import NamedTuple, Sequence
+from typing import Literal, NamedTuple, Sequence
 
 import numpy as np
 import torch
@@ -132,9 +132,12 @@ def match_children(
 def match_live(
     acts: ConceptActivations,  # sums over the contexts to match on
     parent_of_latent: Tensor,  # L; −1 for parents and for every latent of a flat autoencoder
+    level: Literal["parent", "child"] = "parent",  # which latents: of children, those of any parent
 ) -> Tensor:  # C: the latent matched to each concept; −1 where none beats no latent at all
-    "Hungarian assignment of top-level latents that fire and correlate with the concept. Cost: O(C²·K), K candidates."
-    live_K = ((parent_of_latent.cpu() < 0) & (acts.fires_LC.sum(1).cpu() > 0)).nonzero()[:, 0]
+    "Hungarian assignment of one level's latents that fire and correlate with the concept. Cost: O(C²·K), K candidates."
+    top_L = parent_of_latent.cpu() < 0
+    of_level_L = top_L if level == "parent" or top_L.all() else ~top_L  # a flat autoencoder has one level
+    live_K = (of_level_L & (acts.fires_LC.sum(1).cpu() > 0)).nonzero()[:, 0]
     score_KC = acts.correlation().cpu()[live_K]
     score_KC = score_KC.where(score_KC > 1e-6, -1.0)
     none_CC = score_KC.new_zeros(score_KC.shape[1], score_KC.shape[1])
