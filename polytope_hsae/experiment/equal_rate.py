@@ -43,12 +43,10 @@ def n_concepts(setup: Setup, level: LevelName) -> int:
     "Concepts of a level"
     return len(setup.parents if level == "parent" else setup.children)
 
-
 # %% ../../nbs/16_experiment/17_equal_rate.ipynb #concept-of
 def concept_of(contexts: LabelledContexts, level: LevelName) -> Tensor:  # B, −1 none
     "The concept of a level that each context's next word belongs to"
     return contexts.parent_B if level == "parent" else contexts.child_B
-
 
 # %% ../../nbs/16_experiment/17_equal_rate.ipynb #own-class
 class OwnLatents(NamedTuple):
@@ -234,8 +232,7 @@ def _gap(
     nulls = {name: scored[name] for name in others} | {"teacher_vector": np.repeat(vector_1P, len(run.seeds), 0)}
     target = None if arm.soft else targets_of(run.cfg).get(Score(statistic, arm.level))
     own_SP, less = rate_table(found[arm], statistic), AT_RATE[statistic][2]
-    more = dict(nulls=nulls, seeds=run.seeds, smaller_is_better=less, level=arm.level)
-    more |= dict(references=["teacher_vector"], condition=arm.condition)
+    more = dict(nulls=nulls, seeds=run.seeds, smaller_is_better=less, level=arm.level, condition=arm.condition)
     return compare(statistic, own_SP, scored["baseline"], target, rng, **more)
 
 # %% ../../nbs/16_experiment/17_equal_rate.ipynb #comparisons

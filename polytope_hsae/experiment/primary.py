@@ -68,7 +68,6 @@ def _together(
     verdicts = [r.verdict if sure(r, k) else "cannot tell" for k, r in enumerate(found)]
     return sides["met"], adjusted["met"], verdicts
 
-
 # %% ../../nbs/16_experiment/18_primary.ipynb #primary-endpoints
 def primary_endpoints(
     comparisons: Sequence[Result],  # differences between teacher and baseline
@@ -124,7 +123,6 @@ def corrected(
         return r.model_copy(update=dict(verdict=verdict, note="; ".join(filter(None, [note, r.note]))))
 
     return [[settled(r) for r in group] for group in groups]
-
 
 # %% ../../nbs/16_experiment/18_primary.ipynb #designs
 DESIGNS = ((5, 80), (5, 200))  # seeds × concepts, beside the run's own

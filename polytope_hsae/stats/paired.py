@@ -15,7 +15,7 @@ import numpy as np
 from scipy import stats
 
 from ..core import UserError
-from ..results import Null, Result, Verdict
+from ..results import REFERENCES, Null, Result, Verdict
 
 # %% ../../nbs/04_stats/01_paired.ipynb #c006
 class Ratio(NamedTuple):
@@ -294,7 +294,6 @@ def compare(
     nulls: dict[str, "np.ndarray | Ratio"] | None = None,  # scores of the control treatments, paired as well
     seeds: Sequence[int] = (),  # the seeds behind the rows
     smaller_is_better: bool = False,  # which way `p` looks where no target says it: leakage, absorption, loss
-    references: Sequence[str] = (),  # nulls that stand beside the difference and need not be beaten
     **fields,  # further fields of `Result`: condition, level, dose
 ) -> Result:
     """The paired difference of two models as a `Result`: interval, n, controls, effect size, verdict.
@@ -312,7 +311,7 @@ def compare(
         name: _beside(treated, scores, control, rng, relative, smaller_is_better)
         for name, scores in (nulls or {}).items()
     }
-    controls = {name: null for name, null in beside.items() if name not in references}
+    controls = {name: null for name, null in beside.items() if name not in REFERENCES}
     judged = _against_controls(_judged(found, treated, control, target, rng, seeds), target, controls)
     n_unit = f"{found.n_rows} seeds × {found.n_columns} concepts" if found.n_columns > 1 else "seeds"
     unit, n = "relative" if relative else unit, found.n_rows * found.n_columns

@@ -13,6 +13,7 @@ import pandas as pd
 
 from polytope_hsae.results import (
     Result,
+    controls_of,
     count_text,
     minus,
     name_text,
@@ -71,9 +72,9 @@ def conclusion(
     "What the verdicts say, target by target, in plain language; differences without a target are left to the table"
     lines, judged = [], [r for r in comparisons if r.target]
     for r in judged:
-        beaten = [name for name, null in r.nulls.items() if null.p is not None and null.p <= 0.05]
-        ahead = [name for name, null in r.nulls.items() if null.p is not None and null.p >= 0.95]
-        tied = [name for name in r.nulls if name not in beaten + ahead]
+        beaten = [name for name, null in controls_of(r).items() if null.p is not None and null.p <= 0.05]
+        ahead = [name for name, null in controls_of(r).items() if null.p is not None and null.p >= 0.95]
+        tied = [name for name in controls_of(r) if name not in beaten + ahead]
         control = f" It is better than the {' and the '.join(beaten)} (p ≤ 0.05)." if beaten else ""
         do = lambda names: "do" if len(names) > 1 else "does"
         control += f" The {' and the '.join(ahead)} {do(ahead)} better." if ahead else ""
