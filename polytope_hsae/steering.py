@@ -4,14 +4,14 @@
 
 # %% auto #0
 __all__ = ['EFFECTS', 'equal_norm', 'random_directions', 'ContextSums', 'sum_contexts', 'diff_mean', 'dual_directions',
-           'context_units', 'latent_directions', 'SteeringEffects', 'family_masks', 'steer_contexts', 'steering_table',
-           'leakage_ratio', 'steering_results', 'at_effect', 'LatentDirection', 'steer', 'continuations',
-           'steer_inside']
+           'token_information', 'context_units', 'latent_directions', 'SteeringEffects', 'family_masks',
+           'steer_contexts', 'steering_table', 'leakage_ratio', 'steering_results', 'at_effect', 'reach_effect',
+           'LatentDirection', 'steer', 'continuations', 'steer_inside']
 
 # %% ../nbs/13_steering.ipynb #c003
 import math
 from contextlib import contextmanager
-from typing import Any, Iterable, Iterator, Literal, NamedTuple, Sequence
+from typing import Any, Callable, Iterable, Iterator, Literal, NamedTuple, Sequence
 
 import numpy as np
 import pandas as pd
@@ -115,6 +115,23 @@ def dual_directions(
     F_DD.diagonal().add_(damping * information_DD.double().diagonal().mean())
     push_DN = torch.cholesky_solve(vector_ND.double().T, torch.linalg.cholesky(F_DD))
     return equal_norm(push_DN.T.to(vector_ND), vector_ND)
+
+# %% ../nbs/13_steering.ipynb #information
+def token_information(
+    resid_BD: Tensor,  # training contexts, final residuals
+    weight_VD: Tensor,  # unembedding rows
+    rows_VD: Tensor,  # the same in the space of the vectors, unified
+    bias_V: Tensor | None = None,  # output bias
+    softcap: float | None = None,  # logit soft-cap, whose slopes are left out: probabilities alone are the model's
+) -> Tensor:  # D × D
+    "Mean covariance of tokens under the model's predictions: F. Cost: GEMMs of B × V × D and V × D × D."
+    p_V, outer_DD = rows_VD.new_zeros(len(rows_VD)), rows_VD.new_zeros(rows_VD.shape[1], rows_VD.shape[1])
+    for part_BD in resid_BD.split(128):
+        raw_BV = final_logits(part_BD, weight_VD, bias_V)
+        p_BV = (raw_BV if softcap is None else (raw_BV / softcap).tanh() * softcap).softmax(-1).to(rows_VD)
+        mean_BD = p_BV @ rows_VD
+        p_V, outer_DD = p_V + p_BV.sum(0), outer_DD + mean_BD.T @ mean_BD
+    return ((rows_VD.T * p_V) @ rows_VD - outer_DD) / len(resid_BD)
 
 # %% ../nbs/13_steering.ipynb #c009
 def context_units(
@@ -461,6 +478,32 @@ def at_effect(
             )
         )
     return pd.DataFrame(rows)
+
+# %% ../nbs/13_steering.ipynb #reach
+def reach_effect(
+    effects_of: Callable[[Tensor], SteeringEffects],  # what directions N × D do at one magnitude
+    direction_ND: Tensor,
+    gain_N: Tensor,  # wanted on-target Δ log P of each, nats
+    rounds: int = 5,  # evaluations
+    most: float = 8.0,  # largest magnitude
+    within: float = 0.02,  # share of the gain that may be missed
+) -> tuple[SteeringEffects, Tensor]:  # effects at the magnitudes found; these, NaN where a direction does not get there
+    "Directions scaled to equal on-target effect, by secant steps. Cost: `rounds` evaluations."
+    gain_N = gain_N.double().cpu()
+    alpha_N, last_N, last_on_N = torch.ones_like(gain_N), torch.zeros_like(gain_N), torch.zeros_like(gain_N)
+    for i in range(rounds):
+        effects = effects_of(direction_ND * alpha_N[:, None].to(direction_ND))
+        on_N = effects.on_ABN[0].mean(0)
+        if i < rounds - 1:
+            slope_N = (on_N - last_on_N) / (alpha_N - last_N)
+            step_N = torch.where(slope_N > 0, alpha_N + (gain_N - on_N) / slope_N, 4 * alpha_N)
+            there_N = (on_N - gain_N).abs() <= 1e-3 * gain_N
+            next_N = torch.where(there_N, alpha_N, step_N.clamp(alpha_N / 4, 4 * alpha_N).clamp(max=most))
+            moved_N = next_N != alpha_N
+            last_N, last_on_N = torch.where(moved_N, alpha_N, last_N), torch.where(moved_N, on_N, last_on_N)
+            alpha_N = next_N
+    reached_N = ((on_N - gain_N).abs() <= within * gain_N) & (gain_N > 0)
+    return effects, torch.where(reached_N, alpha_N, math.nan)
 
 # %% ../nbs/13_steering.ipynb #latent
 class LatentDirection(NamedTuple):
