@@ -225,7 +225,8 @@ def _capped(raw_BV: Tensor, shift_NV: Tensor, words: Sequence[Tensor], merged: S
     clean_BC, p_BV = mass(clean_BV), clean_BV.exp()
     entropy_B1 = -(p_BV * clean_BV).sum(-1, keepdim=True)
     step = max(1, 2**24 // raw_BV.numel())  # directions together: 128 MiB of logits
-    for shift_nV, merged_n in ((shift_NV[i : i + step], merged[i : i + step]) for i in range(0, len(shift_NV), step)):
+    for some in (slice(i, i + step) for i in range(0, len(shift_NV), step)):
+        shift_nV, merged_n = shift_NV[some], merged[some]
         z_BnV = cap(raw_BV[:, None] + shift_nV)
         lse_Bn, nll_Bn = z_BnV.logsumexp(-1), z_BnV.new_full(z_BnV.shape[:2], math.nan)
         if next_B is not None:
@@ -258,7 +259,8 @@ def _summarise(
 ) -> list[Tensor]:
     """Records of one chunk, magnitudes first.
 
-    Δ per concept, summed over contexts; then, per context: on, off, success, KL, loss, ratio KL, siblings, off-target KL.
+    Δ per concept, summed over contexts; then, per context: on, off, success, KL, loss, ratio KL, siblings,
+    off-target KL.
     """
     records = []
     for delta_BNC, kl_BN, nll_BN, within_BN in moved:
@@ -609,7 +611,7 @@ def _rerun(
     words: Sequence[Tensor],
     next_B: Tensor,
     merged_M: Tensor | None,  # words this edit is about
-) -> tuple[Tensor, Tensor, Tensor, Tensor]:  # change of log P per concept B × C; KL, rise of loss, KL within merged words B
+) -> tuple[Tensor, Tensor, Tensor, Tensor]:  # change of log P per concept B × C; B each: KL, rise of loss, KL within
     "Effects of one edit at the scored positions of held-out windows"
     logp_BV = inside.head.logits(inside.finals(lambda x_ND: x_ND + edit_D.to(x_ND))).double().log_softmax(-1)
     moved = [logp_BV[:, w].logsumexp(-1) - clean_BV[:, w].logsumexp(-1) for w in words]

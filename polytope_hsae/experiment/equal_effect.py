@@ -61,7 +61,9 @@ def turned(
 STRAIGHT, DUAL, TURNED = "teacher vector", "dual", "information turned"
 
 # %% ../../nbs/16_experiment/19_equal_effect.ipynb #change
-def _change(found: Mapping[str, Price], method: str, rng: np.random.Generator) -> tuple[Interval, dict[str, Null]] | None:
+def _change(
+    found: Mapping[str, Price], method: str, rng: np.random.Generator
+) -> tuple[Interval, dict[str, Null]] | None:
     "Relative change of off-target KL from the teacher's vector, and that of the null; None with fewer than two concepts"
     own_BN, straight_BN = found[method].off_kl_BN, found[STRAIGHT].off_kl_BN
     if (found[method].reached_N & found[STRAIGHT].reached_N).sum() < 2:
@@ -85,7 +87,8 @@ def price_results(
     for method, price in found.items():
         if method == TURNED or price.reached_N.sum() < 2:
             continue
-        B, note = len(price.off_kl_BN), f"{int(price.reached_N.sum())} of {len(price.alpha_N)} concepts reach the effect"
+        B, reached, N = len(price.off_kl_BN), int(price.reached_N.sum()), len(price.alpha_N)
+        note = f"{reached} of {N} concepts reach the effect"
         i, unit = crossed_interval(price.off_kl_BN, rng, 2000), f"concepts × {B} contexts"
         results.append(interval_result(i, "steering_off_kl", method, "nats", i.n_columns, unit, note=note, **fields))
         if method != STRAIGHT and (change := _change(found, method, rng)):
@@ -105,17 +108,19 @@ def price_table(
         gap = change.get((r.level, r.variant))
         row = {"steered": r.level, "direction": display_name(r.variant), "off-target KL": value_text(r)}
         row |= {"change from the teacher's vector": value_text(gap) if gap else "–"}
-        row |= {"with the information turned": value_text(gap.model_copy(update=dict(
-            value=gap.nulls[TURNED].value, low=gap.nulls[TURNED].low, high=gap.nulls[TURNED].high
-        ))) if gap and TURNED in gap.nulls else "–"}
+        null = gap.nulls.get(TURNED) if gap else None
+        beside = null and gap.model_copy(update={end: getattr(null, end) for end in ("value", "low", "high")})
+        row |= {"with the information turned": value_text(beside) if beside else "–"}
         rows.append(row | {"reach the effect": r.note.removesuffix(" concepts reach the effect")})
     return pd.DataFrame(rows)
 
 # %% ../../nbs/16_experiment/19_equal_effect.ipynb #equal-effect
-def _of_level(run: RunContext, steering: Steering, level: Level, information_DD: Tensor, rng: np.random.Generator) -> dict[str, Price]:
+def _of_level(
+    run: RunContext, steering: Steering, level: Level, information_DD: Tensor, rng: np.random.Generator
+) -> dict[str, Price]:
     "Prices of all methods at one level but of random directions, which get nowhere"
     contexts, ask = held_out_contexts(run._replace(rng=rng)), run.cfg.eval
-    found = {method: d.to(run.setup.device) for method, d in steering.directions[level.name].items() if method != "random"}
+    found = {m: d.to(run.setup.device) for m, d in steering.directions[level.name].items() if m != "random"}
     generator = torch.Generator().manual_seed(run.cfg.run.seed)
     found[TURNED] = dual_directions(found[STRAIGHT], turned(information_DD, generator))
     middle = sorted(ask.steering_magnitudes)[len(ask.steering_magnitudes) // 2]

@@ -86,7 +86,9 @@ class PairsRead(NamedTuple):
     dealt: dict[str, np.ndarray]  # of the same children with other parents
 
 # %% ../../nbs/16_experiment/20_pairs.ipynb #model-pairs
-def _model_pairs(run: RunContext, resid_BD: Tensor, name: str, seed: int, taught_P2: LongTensor) -> dict[str, PairsRead]:
+def _model_pairs(
+    run: RunContext, resid_BD: Tensor, name: str, seed: int, taught_P2: LongTensor
+) -> dict[str, PairsRead]:
     "Scores of one trained model, by kind of pairs"
     where = model_dir(run.run_dir, name, seed)
     sae = load_sae(where).to(run.setup.device)
@@ -122,7 +124,9 @@ def read_pairs(
 def _values(read: Sequence[dict[str, PairsRead]], kind: str, statistic: str) -> np.ndarray:
     "Seeds × taught pairs; of own trees, whose pairs are others in every model, the mean of each seed"
     each = [found[kind].own[statistic] for found in read]
-    return np.stack(each) if kind == "taught_pairs" else np.array([np.nanmean(x) if np.isfinite(x).any() else np.nan for x in each])
+    if kind == "taught_pairs":
+        return np.stack(each)
+    return np.array([np.nanmean(x) if np.isfinite(x).any() else np.nan for x in each])
 
 # %% ../../nbs/16_experiment/20_pairs.ipynb #pair-results
 def pair_results(

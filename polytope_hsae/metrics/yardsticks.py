@@ -6,7 +6,6 @@
 __all__ = ['firing_probes', 'hierarchical_pairs', 'coverage', 'magnitude_ratio', 'specificity']
 
 # %% ../../nbs/11_metrics/07_yardsticks.ipynb #imports
-import numpy as np
 import torch
 from torch import LongTensor, Tensor
 from torch.nn.functional import normalize
