@@ -17,13 +17,14 @@ def firing_probes(
     x_ND: Tensor,  # inputs of the autoencoder
     fires_NP: Tensor,  # bool: the pair's child fires
     penalty: float = 1.0,  # inverse strength of the L2 penalty
+    tol: float = 1e-4,  # of the fit: which rows are nearest is settled long before the last digit
 ) -> Tensor:  # [P, D] unit directions, NaN where a child fires always or never
     "Balanced logistic probes for each child's firing, on standardised inputs. Cost: see `fit_probes`."
     x, spread_D = x_ND.double().cpu(), x_ND.double().cpu().std(0).clamp(min=1e-12)
     fires = fires_NP.cpu().numpy()
     probe_PD, known_P = x.new_full((fires.shape[1], x.shape[1]), torch.nan), fires.any(0) & ~fires.all(0)
     if known_P.any():
-        readers = fit_probes(((x - x.mean(0)) / spread_D).numpy(), fires[:, known_P], 1 / penalty)
+        readers = fit_probes(((x - x.mean(0)) / spread_D).numpy(), fires[:, known_P], 1 / penalty, tol)
         probe_PD[torch.from_numpy(known_P)] = torch.from_numpy(readers.weight_CK)
     return normalize(probe_PD / spread_D, dim=1).to(x_ND)
 
