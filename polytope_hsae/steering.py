@@ -4,14 +4,14 @@
 
 # %% auto #0
 __all__ = ['EFFECTS', 'equal_norm', 'random_directions', 'ContextSums', 'sum_contexts', 'diff_mean', 'dual_directions',
-           'context_units', 'latent_directions', 'SteeringEffects', 'family_masks', 'steer_contexts', 'steering_table',
-           'leakage_ratio', 'steering_results', 'at_effect', 'LatentDirection', 'steer', 'continuations',
-           'steer_inside']
+           'token_information', 'context_units', 'latent_directions', 'SteeringEffects', 'family_masks',
+           'steer_contexts', 'steering_table', 'leakage_ratio', 'steering_results', 'at_effect', 'reach_effect',
+           'LatentDirection', 'steer', 'continuations', 'steer_inside']
 
 # %% ../nbs/13_steering.ipynb #c003
 import math
 from contextlib import contextmanager
-from typing import Any, Iterable, Iterator, Literal, NamedTuple, Sequence
+from typing import Any, Callable, Iterable, Iterator, Literal, NamedTuple, Sequence
 
 import numpy as np
 import pandas as pd
@@ -116,6 +116,23 @@ def dual_directions(
     push_DN = torch.cholesky_solve(vector_ND.double().T, torch.linalg.cholesky(F_DD))
     return equal_norm(push_DN.T.to(vector_ND), vector_ND)
 
+# %% ../nbs/13_steering.ipynb #information
+def token_information(
+    resid_BD: Tensor,  # training contexts, final residuals
+    weight_VD: Tensor,  # unembedding rows
+    rows_VD: Tensor,  # the same in the space of the vectors, unified
+    bias_V: Tensor | None = None,  # output bias
+    softcap: float | None = None,  # logit soft-cap, whose slopes are left out: probabilities alone are the model's
+) -> Tensor:  # D × D
+    "Mean covariance of tokens under the model's predictions: F. Cost: GEMMs of B × V × D and V × D × D."
+    p_V, outer_DD = rows_VD.new_zeros(len(rows_VD)), rows_VD.new_zeros(rows_VD.shape[1], rows_VD.shape[1])
+    for part_BD in resid_BD.split(128):
+        raw_BV = final_logits(part_BD, weight_VD, bias_V)
+        p_BV = (raw_BV if softcap is None else (raw_BV / softcap).tanh() * softcap).softmax(-1).to(rows_VD)
+        mean_BD = p_BV @ rows_VD
+        p_V, outer_DD = p_V + p_BV.sum(0), outer_DD + mean_BD.T @ mean_BD
+    return ((rows_VD.T * p_V) @ rows_VD - outer_DD) / len(resid_BD)
+
 # %% ../nbs/13_steering.ipynb #c009
 def context_units(
     direction_ND: Tensor,  # concept vectors (or child deltas), unified space
@@ -164,19 +181,27 @@ class SteeringEffects(NamedTuple):
     nll_ABN: Tensor  # rise of the loss on the true next token; NaN when it was not given
     ratio_kl_ABN: Tensor  # KL of sibling shares, clean‖steered; NaN where a direction has fewer than two siblings
     sibling_ABN: Tensor  # mean Δ log P over the siblings; NaN where a direction has none
+    off_kl_ABN: Tensor  # KL(clean‖steered) with merged words as one outcome; NaN where none are given
     dlogit_NC: Tensor  # change of the raw logit (before a soft-cap) per unit α, mean over the concept's words
     cohen_d_N: Tensor  # target words' against off-target words' logit change, over the pooled standard deviation
 
 # %% ../nbs/13_steering.ipynb #c018
 class _Moved(NamedTuple):
-    "What one chunk of contexts and directions needs: change of log P per concept, KL and rise of loss."
+    "What one chunk of contexts and directions needs: change of log P per concept, KL, rise of loss."
 
     delta_BNC: Tensor
     kl_BN: Tensor
     nll_BN: Tensor
+    within_BN: Tensor  # the part of KL that is mass moving among merged words; NaN without such words
+
+# %% ../nbs/13_steering.ipynb #within
+def _within(clean_BM: Tensor, steered_BM: Tensor) -> Tensor:  # B
+    "The part of a KL that is mass moving among some words, by the chain rule; given their log probabilities"
+    p_BM = clean_BM.exp()
+    return (p_BM * (clean_BM - steered_BM)).sum(-1) - p_BM.sum(-1) * (clean_BM.logsumexp(-1) - steered_BM.logsumexp(-1))
 
 # %% ../nbs/13_steering.ipynb #c018_1
-def _factored(raw_BV: Tensor, shift_NV: Tensor, words: Sequence[Tensor], next_B: Tensor | None) -> _Moved:
+def _factored(raw_BV: Tensor, shift_NV: Tensor, words: Sequence[Tensor], merged: Sequence[Tensor], next_B: Tensor | None) -> _Moved:
     "Effects of additive logit shifts by matrix products: B·N·V multiply-adds instead of B·N·V exponentials"
     p_BV = raw_BV.softmax(-1)
     top_N = shift_NV.amax(-1)
@@ -184,24 +209,33 @@ def _factored(raw_BV: Tensor, shift_NV: Tensor, words: Sequence[Tensor], next_B:
     dlse_BN = (p_BV @ grown_NV.T).log() + top_N
     delta = [((p_BV[:, w] @ grown_NV[:, w].T) / p_BV[:, w].sum(1, keepdim=True)).log() + top_N - dlse_BN for w in words]
     nll_BN = torch.full_like(dlse_BN, math.nan) if next_B is None else dlse_BN - shift_NV[:, next_B].T
-    return _Moved(torch.stack(delta, -1), dlse_BN - p_BV @ shift_NV.T, nll_BN)
+    within = []
+    for n, w in enumerate(merged):
+        clean_BM = p_BV[:, w].log()
+        within.append(_within(clean_BM, clean_BM + shift_NV[n, w] - dlse_BN[:, n, None]))
+    within_BN = torch.stack(within, 1) if within else torch.full_like(dlse_BN, math.nan)
+    return _Moved(torch.stack(delta, -1), dlse_BN - p_BV @ shift_NV.T, nll_BN, within_BN)
 
 # %% ../nbs/13_steering.ipynb #c018_2
-def _capped(raw_BV: Tensor, shift_NV: Tensor, words: Sequence[Tensor], next_B: Tensor | None, softcap: float) -> _Moved:
+def _capped(raw_BV: Tensor, shift_NV: Tensor, words: Sequence[Tensor], merged: Sequence[Tensor], next_B: Tensor | None, softcap: float) -> _Moved:
     "The same for models that cap their logits, where shifts do not factor: a softmax per context and direction"
     cap = lambda z: z.div_(softcap).tanh_().mul_(softcap)
     mass = lambda z: torch.stack([z[..., w].logsumexp(-1) for w in words], -1)
     clean_BV, parts = cap(raw_BV.clone()).log_softmax(-1), []
     clean_BC, p_BV = mass(clean_BV), clean_BV.exp()
     entropy_B1 = -(p_BV * clean_BV).sum(-1, keepdim=True)
-    for shift_nV in shift_NV.split(max(1, 2**24 // raw_BV.numel())):  # directions together: 128 MiB of logits
+    step = max(1, 2**24 // raw_BV.numel())  # directions together: 128 MiB of logits
+    for some in (slice(i, i + step) for i in range(0, len(shift_NV), step)):
+        shift_nV, merged_n = shift_NV[some], merged[some]
         z_BnV = cap(raw_BV[:, None] + shift_nV)
         lse_Bn, nll_Bn = z_BnV.logsumexp(-1), z_BnV.new_full(z_BnV.shape[:2], math.nan)
         if next_B is not None:
             at_B11 = next_B[:, None, None].expand(-1, len(shift_nV), 1)
             nll_Bn = clean_BV.gather(1, next_B[:, None]) - z_BnV.gather(2, at_B11)[..., 0] + lse_Bn
         kl_Bn = lse_Bn - (z_BnV @ p_BV[..., None])[..., 0] - entropy_B1
-        parts.append((mass(z_BnV) - lse_Bn[..., None] - clean_BC[:, None], kl_Bn, nll_Bn))
+        within = [_within(clean_BV[:, w], z_BnV[:, n, w] - lse_Bn[:, n, None]) for n, w in enumerate(merged_n)]
+        within_Bn = torch.stack(within, 1) if within else torch.full_like(lse_Bn, math.nan)
+        parts.append((mass(z_BnV) - lse_Bn[..., None] - clean_BC[:, None], kl_Bn, nll_Bn, within_Bn))
     return _Moved(*(torch.cat(part, 1) for part in zip(*parts)))
 
 # %% ../nbs/13_steering.ipynb #c020
@@ -225,10 +259,11 @@ def _summarise(
 ) -> list[Tensor]:
     """Records of one chunk, magnitudes first.
 
-    Δ per concept, summed over contexts; then, per context: on, off, success, KL, loss, ratio KL, siblings.
+    Δ per concept, summed over contexts; then, per context: on, off, success, KL, loss, ratio KL, siblings,
+    off-target KL.
     """
     records = []
-    for delta_BNC, kl_BN, nll_BN in moved:
+    for delta_BNC, kl_BN, nll_BN, within_BN in moved:
         on_BN = delta_BNC.gather(2, target_N[None, :, None].expand(len(delta_BNC), -1, 1))[..., 0]
         off_BN = (delta_BNC.abs() * off_NC).sum(-1) / off_NC.sum(-1)
         rival_BN = delta_BNC.masked_fill(~off_NC, -math.inf).amax(-1)
@@ -242,6 +277,7 @@ def _summarise(
                 nll_BN,
                 _ratio_kl(before_BC, delta_BNC, sibling_NC),
                 (delta_BNC * sibling_NC).sum(-1) / sibling_NC.sum(-1),
+                kl_BN - within_BN,
             )
         )
     return [torch.stack(part) for part in zip(*records)]
@@ -304,6 +340,7 @@ def steer_contexts(
     softcap: float | None = None,  # logit soft-cap
     next_token_B: Tensor | None = None,  # true next tokens, for the loss; None: not measured
     alphas: Sequence[float] = (0.5, 1.0, 2.0),  # magnitudes in units of the direction
+    merged: Sequence[Tensor] = (),  # words each direction is about, for the off-target KL; none: not measured
 ) -> SteeringEffects:  # on the CPU; contexts, directions and unembedding are on one device, masks and words anywhere
     """Exact effect of λ' = λ + α s on the probability of every concept's held-out words.
 
@@ -313,6 +350,7 @@ def steer_contexts(
     target_N, device = target_N.cpu().long(), weight_VD.device
     off_NC, sibling_NC = _masks(words, target_N, off_NC, sibling_NC)
     words, (at_N, off, siblings) = [w.to(device) for w in words], (x.to(device) for x in (target_N, off_NC, sibling_NC))
+    merged = [w.to(device) for w in merged]
     step, blocks = max(1, 2**27 // (8 * len(weight_VD))), []
     shift_NV = direction_ND.to(weight_VD) @ weight_VD.T
     for rows in (slice(i, i + step) for i in range(0, len(resid_BD), step)):
@@ -323,9 +361,10 @@ def steer_contexts(
         how = (_factored,) if softcap is None else (_capped, softcap)
         blocks.append([])
         for cols in (slice(i, i + step) for i in range(0, len(direction_ND), step)):
-            moved = [how[0](raw_BV, alpha * shift_NV[cols].double(), words, next_B, *how[1:]) for alpha in alphas]
+            more = words, merged[cols], next_B, *how[1:]
+            moved = [how[0](raw_BV, alpha * shift_NV[cols].double(), *more) for alpha in alphas]
             blocks[-1].append(_summarise(before_BC, moved, at_N[cols], off[cols], siblings[cols]))
-    sums, *per_context = [torch.cat([torch.cat([block[i] for block in row], 2) for row in blocks], 1) for i in range(8)]
+    sums, *per_context = [torch.cat([torch.cat([block[i] for block in row], 2) for row in blocks], 1) for i in range(9)]
     found = sums.sum(1) / len(resid_BD), *per_context, *_word_shifts(shift_NV, words, target_N, off_NC)
     return SteeringEffects(torch.tensor(alphas), target_N, off_NC, *(x.cpu() for x in found))
 
@@ -355,6 +394,7 @@ def steering_table(
             perplexity=np.exp(mean(effects.nll_ABN)),
             ratio_kl=mean(effects.ratio_kl_ABN),
             selectivity=on - mean(effects.sibling_ABN),
+            off_kl=mean(effects.off_kl_ABN),
             n_contexts=effects.on_ABN.shape[1],
         )
     )
@@ -440,6 +480,32 @@ def at_effect(
             )
         )
     return pd.DataFrame(rows)
+
+# %% ../nbs/13_steering.ipynb #reach
+def reach_effect(
+    effects_of: Callable[[Tensor], SteeringEffects],  # what directions N × D do at one magnitude
+    direction_ND: Tensor,
+    gain_N: Tensor,  # wanted on-target Δ log P of each, nats
+    rounds: int = 5,  # evaluations
+    most: float = 8.0,  # largest magnitude
+    within: float = 0.02,  # share of the gain that may be missed
+) -> tuple[SteeringEffects, Tensor]:  # effects at the magnitudes found; these, NaN where a direction does not get there
+    "Directions scaled to equal on-target effect, by secant steps. Cost: `rounds` evaluations."
+    gain_N = gain_N.double().cpu()
+    alpha_N, last_N, last_on_N = torch.ones_like(gain_N), torch.zeros_like(gain_N), torch.zeros_like(gain_N)
+    for i in range(rounds):
+        effects = effects_of(direction_ND * alpha_N[:, None].to(direction_ND))
+        on_N = effects.on_ABN[0].mean(0)
+        if i < rounds - 1:
+            slope_N = (on_N - last_on_N) / (alpha_N - last_N)
+            step_N = torch.where(slope_N > 0, alpha_N + (gain_N - on_N) / slope_N, 4 * alpha_N)
+            there_N = (on_N - gain_N).abs() <= 1e-3 * gain_N
+            next_N = torch.where(there_N, alpha_N, step_N.clamp(alpha_N / 4, 4 * alpha_N).clamp(max=most))
+            moved_N = next_N != alpha_N
+            last_N, last_on_N = torch.where(moved_N, alpha_N, last_N), torch.where(moved_N, on_N, last_on_N)
+            alpha_N = next_N
+    reached_N = ((on_N - gain_N).abs() <= within * gain_N) & (gain_N > 0)
+    return effects, torch.where(reached_N, alpha_N, math.nan)
 
 # %% ../nbs/13_steering.ipynb #latent
 class LatentDirection(NamedTuple):
@@ -544,12 +610,15 @@ def _rerun(
     clean_BV: Tensor,  # log P of the model as it is, at the scored positions
     words: Sequence[Tensor],
     next_B: Tensor,
-) -> tuple[Tensor, Tensor, Tensor]:  # change of log P per concept B × C, KL and rise of loss B
+    merged_M: Tensor | None,  # words this edit is about
+) -> tuple[Tensor, Tensor, Tensor, Tensor]:  # change of log P per concept B × C; B each: KL, rise of loss, KL within
     "Effects of one edit at the scored positions of held-out windows"
     logp_BV = inside.head.logits(inside.finals(lambda x_ND: x_ND + edit_D.to(x_ND))).double().log_softmax(-1)
     moved = [logp_BV[:, w].logsumexp(-1) - clean_BV[:, w].logsumexp(-1) for w in words]
     loss_BV = clean_BV - logp_BV
-    return torch.stack(moved, -1), (clean_BV.exp() * loss_BV).sum(-1), loss_BV.gather(1, next_B[:, None])[:, 0]
+    kl_B, nll_B = (clean_BV.exp() * loss_BV).sum(-1), loss_BV.gather(1, next_B[:, None])[:, 0]
+    within_B = kl_B * math.nan if merged_M is None else _within(clean_BV[:, merged_M], logp_BV[:, merged_M])
+    return torch.stack(moved, -1), kl_B, nll_B, within_B
 
 # %% ../nbs/13_steering.ipynb #steer-inside
 @torch.inference_mode()
@@ -561,6 +630,7 @@ def steer_inside(
     off_NC: Tensor | None = None,  # as in `steer_contexts`
     sibling_NC: Tensor | None = None,  # as in `steer_contexts`
     alphas: Sequence[float] = (0.5, 1.0, 2.0),  # magnitudes in units of the direction
+    merged: Sequence[Tensor] = (),  # as in `steer_contexts`
 ) -> SteeringEffects:  # over the scored positions; `dlogit_NC` and `cohen_d_N` are NaN
     """Effect of adding α s to the stream that leaves a block, on the probability of every concept's held-out words.
 
@@ -571,7 +641,8 @@ def steer_inside(
     clean_BV = inside.head.logits(inside.streams.final_ND).double().log_softmax(-1)
     before_BC, moved = torch.stack([clean_BV[:, w].logsumexp(-1) for w in words], -1).cpu(), []
     for alpha in alphas:
-        each = [_rerun(inside, alpha * edit_D, clean_BV, words, next_B) for edit_D in direction_ND]
+        pairs = zip(direction_ND, merged or [None] * len(direction_ND))
+        each = [_rerun(inside, alpha * edit_D, clean_BV, words, next_B, own) for edit_D, own in pairs]
         moved.append(_Moved(*(torch.stack(part, 1).cpu() for part in zip(*each))))
     sums, *per_context = _summarise(before_BC, moved, target_N, off_NC, sibling_NC)
     unknown_NC = torch.full(off_NC.shape, math.nan, dtype=torch.float64)

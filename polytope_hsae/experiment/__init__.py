@@ -4,19 +4,22 @@
 
 # %% auto #0
 __all__ = ['Recipe', 'RunContext', 'Setup', 'ablation_results', 'activation_store', 'check_run', 'compare_variants', 'controls',
-           'labelled_contexts', 'make_teacher', 'open_run', 'planted_run', 'prepare', 'primary_endpoints',
-           'probe_variants', 'rate_comparisons', 'rate_results', 'read_variants', 'recipes', 'run_geometry_tests',
-           'score_variants', 'steer_variants', 'store_teacher', 'taught', 'train_variants', 'training_log', 'untaught',
-           'variant_results', 'variant_scores', 'vary']
+           'equal_effect', 'labelled_contexts', 'make_teacher', 'open_run', 'pair_comparisons', 'pair_results',
+           'planted_run', 'prepare', 'primary_endpoints', 'probe_variants', 'rate_comparisons', 'rate_results',
+           'read_pairs', 'read_variants', 'recipes', 'run_geometry_tests', 'score_variants', 'steer_variants',
+           'store_teacher', 'taught', 'text_alone', 'train_variants', 'training_log', 'untaught', 'variant_results',
+           'variant_scores', 'vary']
 
 # %% ../../nbs/16_experiment/index.ipynb #imports
 from .checks import check_run
 from .compare import ablation_results, compare_variants, variant_results
 from .contexts import activation_store, labelled_contexts
 from .curves import training_log
+from .equal_effect import equal_effect
 from .equal_rate import rate_comparisons, rate_results, read_variants
 from .folder import variant_scores
 from .geometry_tests import run_geometry_tests
+from .pairs import pair_comparisons, pair_results, read_pairs
 from .prepare import open_run, prepare
 from .primary import primary_endpoints
 from .probe import probe_variants
@@ -24,6 +27,7 @@ from .score import score_variants
 from .setup import RunContext, Setup, planted_run
 from .steer import steer_variants
 from .teachers import make_teacher, store_teacher
+from .text_alone import text_alone
 from .train import train_variants
 from .variants import Recipe, controls, recipes, taught, untaught, vary
 
@@ -37,15 +41,19 @@ _all_ = [
     "check_run",
     "compare_variants",
     "controls",
+    "equal_effect",
     "labelled_contexts",
     "make_teacher",
     "open_run",
+    "pair_comparisons",
+    "pair_results",
     "planted_run",
     "prepare",
     "primary_endpoints",
     "probe_variants",
     "rate_comparisons",
     "rate_results",
+    "read_pairs",
     "read_variants",
     "recipes",
     "run_geometry_tests",
@@ -53,6 +61,7 @@ _all_ = [
     "steer_variants",
     "store_teacher",
     "taught",
+    "text_alone",
     "train_variants",
     "training_log",
     "untaught",

@@ -336,6 +336,8 @@ TYPICAL = dict(  # timed on one core (HOST_LOOP) for the demo unless said otherw
     probing=2.0,  # probes of one model
     space=18.0,  # dense probes of one space
     steering=0.6,  # intervals of one method at one magnitude and level
+    text=20.0,  # co-occurrence vectors of two million tokens, tokenised besides
+    pairs=1.0,  # probes of one model's firing children
 )
 
 # %% ../../nbs/16_experiment/16_plan.ipynb #vocabulary-size
@@ -360,10 +362,11 @@ def draws(cfg: Config) -> float:
     """Estimations of all noun concepts in phase 1, verbs counted as what they cost beside nouns.
 
     n shuffles and a fifth of them of each of four other nulls, for one or two parts of speech; six under each other
-    metric; five controls; eight, by their cost, of the published rules."""
+    metric; five controls; eight, by their cost, of the published rules; six of the model's rows beside the text alone,
+    whose own twenty are a quarter as wide and are counted with its vectors."""
     v = cfg.eval.validation
     n = 1 + v.n_permutations + 4 * max(v.n_permutations // 5, min(v.n_permutations, 19))
-    return n * (1.13 if v.other_pos else 1.0) + 6 * len(v.metrics) + 5 + 8 * v.published
+    return n * (1.13 if v.other_pos else 1.0) + 6 * len(v.metrics) + 5 + 8 * v.published + 6
 
 # %% ../../nbs/16_experiment/16_plan.ipynb #extraction
 def extraction(cfg: Config, shape: ModelShape) -> list[Work]:
@@ -378,7 +381,7 @@ def extraction(cfg: Config, shape: ModelShape) -> list[Work]:
     metrics, scale = 2 + len(cfg.eval.validation.metrics), V / 49_152
     rows = Amounts(double=metrics * (2 * V * d**2 + 10 * d**3), products=metrics * 2 * V * d**2)
     rules = 1 + cfg.eval.validation.other_pos + cfg.eval.validation.published
-    host = t["start"] + t["antonyms"] + t["geometry"] * scale**0.6 + rules * t["words"] * scale
+    host = t["text"] + t["start"] + t["antonyms"] + t["geometry"] * scale**0.6 + rules * t["words"] * scale
     n, ops = draws(cfg), draw_operations(V, d)
     null = Amounts(small=n * ops, passes=n * 0.03 * ops, calls=n * 3000, host=n * t["measure"] * scale**0.75)
     return [
@@ -482,18 +485,22 @@ def evaluation(cfg: Config, shape: ModelShape) -> list[Work]:
     """Phase 4: N concepts are steered in 200 contexts by every method and seed at A magnitudes; models are probed.
 
     Per method, seed and magnitude 2·200·V·N operations in float64 and passes over N·V numbers; over 200·N·V where
-    logits are capped and an edit's effect does not factor."""
+    logits are capped and an edit's effect does not factor. Before the unembedding, dual steering is one method more, and
+    every method of the first seed takes five evaluations at equal effect."""
     V, d, variants = shape.vocabulary, shape.width, recipes(cfg)
     controls = sum(r.start in ("shuffled", "rotated") and r.like is None for r in variants.values())
-    methods = (2 + controls + 1) * cfg.eval.seeds + 2
+    last = cfg.model.layer == "last"
+    methods = (2 + controls + 1) * cfg.eval.seeds + 2 + last
     concepts = cfg.concepts.parents * (1 + min(cfg.concepts.max_children, 3) * 0.7)
-    numbers = methods * len(cfg.eval.steering_magnitudes) * concepts * V
+    equal = last * 5 * (2 + controls + 4)  # evaluations at one magnitude
+    numbers = (methods * len(cfg.eval.steering_magnitudes) + equal) * concepts * V
     steer = Amounts(double=400 * numbers, passes=8 * numbers * (200 * 12 if shape.softcap else 16))
-    steer = steer.plus(Amounts(products=2 * methods * concepts * V * d, files=stored_bytes(cfg, d)))
-    steer = steer.plus(Amounts(host=TYPICAL["steering"] * 2 * (controls + 5) * len(cfg.eval.steering_magnitudes)))
+    steer = steer.plus(Amounts(products=2 * (methods + equal) * concepts * V * d + last * 2 * V * d * (2 * 512 + d), files=stored_bytes(cfg, d)))
+    steer = steer.plus(Amounts(host=TYPICAL["steering"] * 2 * (controls + 5 + last) * len(cfg.eval.steering_magnitudes)))
     spaces = len({r.cfg.hsae.space for r in variants.values()})
     models = cfg.eval.seeds * (len(variants) + spaces)
     host = TYPICAL["probing"] * models + TYPICAL["space"] * spaces
+    host += TYPICAL["pairs"] * cfg.eval.seeds * len(variants)
     probes = Amounts(host=host, files=stored_bytes(cfg, d))
     texts = Amounts(forward=2 * shape.body * 3 * 25 * 20, calls=36 * shape.blocks * 40, host=5.0)
     start = Amounts(host=TYPICAL["start"], double=2 * V * d**2 + 10 * d**3)

@@ -6,28 +6,27 @@
 __all__ = ['firing_probes', 'hierarchical_pairs', 'coverage', 'magnitude_ratio', 'specificity']
 
 # %% ../../nbs/11_metrics/07_yardsticks.ipynb #imports
-import numpy as np
 import torch
-from sklearn.linear_model import LogisticRegression
 from torch import LongTensor, Tensor
 from torch.nn.functional import normalize
+
+from .probing import fit_probes
 
 # %% ../../nbs/11_metrics/07_yardsticks.ipynb #probes
 def firing_probes(
     x_ND: Tensor,  # inputs of the autoencoder
     fires_NP: Tensor,  # bool: the pair's child fires
     penalty: float = 1.0,  # inverse strength of the L2 penalty
+    tol: float = 1e-4,  # of the fit: which rows are nearest is settled long before the last digit
 ) -> Tensor:  # [P, D] unit directions, NaN where a child fires always or never
-    "Logistic probes for each child's firing, on standardised inputs. Cost: one regression each, about N·D a step."
-    x, spread_D = x_ND.double().cpu().numpy(), x_ND.double().cpu().std(0).clamp(min=1e-12)
-    x, probes = (x - x.mean(0)) / spread_D.numpy(), []
-    for fires_N in fires_NP.cpu().numpy().T:
-        if fires_N.all() or not fires_N.any():
-            probes.append(np.full(x.shape[1], np.nan))
-            continue
-        model = LogisticRegression(C=penalty, class_weight="balanced", max_iter=200).fit(x, fires_N)
-        probes.append(model.coef_[0])
-    return normalize(torch.from_numpy(np.stack(probes)) / spread_D, dim=1).to(x_ND)
+    "Balanced logistic probes for each child's firing, on standardised inputs. Cost: see `fit_probes`."
+    x, spread_D = x_ND.double().cpu(), x_ND.double().cpu().std(0).clamp(min=1e-12)
+    fires = fires_NP.cpu().numpy()
+    probe_PD, known_P = x.new_full((fires.shape[1], x.shape[1]), torch.nan), fires.any(0) & ~fires.all(0)
+    if known_P.any():
+        readers = fit_probes(((x - x.mean(0)) / spread_D).numpy(), fires[:, known_P], 1 / penalty, tol)
+        probe_PD[torch.from_numpy(known_P)] = torch.from_numpy(readers.weight_CK)
+    return normalize(probe_PD / spread_D, dim=1).to(x_ND)
 
 # %% ../../nbs/11_metrics/07_yardsticks.ipynb #pairs
 def hierarchical_pairs(

@@ -225,6 +225,8 @@ _PROBED = (
 def argued_in(phase: int, r: Result) -> str:
     "The heading in a phase's notebook under which a figure is argued"
     if phase == 1:
+        if "text_alone" in (r.variant, r.against) or r.variant == "same_words":
+            return "What the text gives without the model"
         if r.kind == "difference" or r.variant in ("euclidean", "diagonal", "shrunk"):
             return "Does the metric matter?"
         if r.variant == "published":
@@ -238,6 +240,10 @@ def argued_in(phase: int, r: Result) -> str:
         return "Scores on held-out contexts"
     if r.condition.removesuffix("_soft") in ("training_match", "own_latent", "reference"):
         return "At equal firing rates"
+    if r.condition in ("taught_pairs", "own_tree"):
+        return "Are parent and child latents a hierarchy?"
+    if r.condition == "equal_effect":
+        return "Steering at equal effect"
     if r.statistic in _PROBED.split():
         return "Can concepts be read, and do children absorb their parents?"
     if r.kind == "value":
