@@ -563,12 +563,10 @@ def null_text(r: Result) -> str:
 # %% ../nbs/01_results.ipynb #references
 REFERENCES = ("teacher_vector",)  # nulls that stand beside a figure and need not be beaten: the teacher without any SAE
 
-
 # %% ../nbs/01_results.ipynb #controls-of
 def controls_of(r: Result) -> dict[str, Null]:
     "The nulls that a figure has to beat"
     return {name: null for name, null in r.nulls.items() if name not in REFERENCES}
-
 
 # %% ../nbs/01_results.ipynb #nearest-null
 def nearest_null(r: Result) -> str | None:

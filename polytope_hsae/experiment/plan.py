@@ -485,7 +485,7 @@ def evaluation(cfg: Config, shape: ModelShape) -> list[Work]:
     """Phase 4: N concepts are steered in 200 contexts by every method and seed at A magnitudes; models are probed.
 
     Per method, seed and magnitude 2·200·V·N operations in float64 and passes over N·V numbers; over 200·N·V where
-    logits are capped and an edit's effect does not factor. Before the unembedding, dual steering is one method more, and
+    logits are capped and an edit's effect does not factor. Before the unembedding, dual steering is a method more, and
     every method of the first seed takes five evaluations at equal effect."""
     V, d, variants = shape.vocabulary, shape.width, recipes(cfg)
     controls = sum(r.start in ("shuffled", "rotated") and r.like is None for r in variants.values())
@@ -495,8 +495,15 @@ def evaluation(cfg: Config, shape: ModelShape) -> list[Work]:
     equal = last * 5 * (2 + controls + 4)  # evaluations at one magnitude
     numbers = (methods * len(cfg.eval.steering_magnitudes) + equal) * concepts * V
     steer = Amounts(double=400 * numbers, passes=8 * numbers * (200 * 12 if shape.softcap else 16))
-    steer = steer.plus(Amounts(products=2 * (methods + equal) * concepts * V * d + last * 2 * V * d * (2 * 512 + d), files=stored_bytes(cfg, d)))
-    steer = steer.plus(Amounts(host=TYPICAL["steering"] * 2 * (controls + 5 + last) * len(cfg.eval.steering_magnitudes)))
+    steer = steer.plus(
+        Amounts(
+            products=2 * (methods + equal) * concepts * V * d + last * 2 * V * d * (2 * 512 + d),
+            files=stored_bytes(cfg, d),
+        )
+    )
+    steer = steer.plus(
+        Amounts(host=TYPICAL["steering"] * 2 * (controls + 5 + last) * len(cfg.eval.steering_magnitudes))
+    )
     spaces = len({r.cfg.hsae.space for r in variants.values()})
     models = cfg.eval.seeds * (len(variants) + spaces)
     host = TYPICAL["probing"] * models + TYPICAL["space"] * spaces

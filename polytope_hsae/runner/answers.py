@@ -160,7 +160,6 @@ def at_equal_rate(
         fields=question.fields | fields,
     )
 
-
 # %% ../../nbs/19_runner/01_answers.ipynb #answer
 class Answer(NamedTuple):
     "What a run says to one target."
