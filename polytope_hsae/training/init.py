@@ -4,7 +4,8 @@
 
 # %% auto #0
 __all__ = ['InputMap', 'fit_input_map', 'save_input_map', 'load_input_map', 'start_at_mean', 'ChildRows', 'child_rows',
-           'delta_frames', 'Taught', 'Start', 'teacher_directions', 'init_from_teacher', 'rotated_teacher']
+           'delta_frames', 'Taught', 'Start', 'teacher_directions', 'init_from_teacher', 'OwnLatents', 'own_latents',
+           'rotated_teacher']
 
 # %% ../../nbs/12_training/02_init.ipynb #c003
 from pathlib import Path
@@ -320,6 +321,22 @@ def init_from_teacher(
     frame_PS = (torch.arange(sae.subspace_dim, device=device) < start.kept_P[:, None]) & seed_projectors
     taught = Taught(parents_P if seed_parent_decoder else none, child_C if seed_child_decoder else none, frame_PS, none)
     return taught._replace(start_RD=sae.W_dec[torch.cat(taught[:2])].clone())
+
+# %% ../../nbs/12_training/02_init.ipynb #own-class
+class OwnLatents(NamedTuple):
+    "The latents that a teacher start sets."
+
+    parent_P: Tensor
+    child_C: Tensor
+
+# %% ../../nbs/12_training/02_init.ipynb #own
+def own_latents(
+    teacher: Teacher,
+    sae: HierarchicalSAE,  # only its shape is read
+) -> OwnLatents:
+    "Which latent each of a teacher's concepts was written into"
+    first_C = sae.m_top + teacher.parent_of_C * sae.m_low
+    return OwnLatents(torch.arange(len(teacher.parents)), first_C + child_rows(teacher).slot_C)
 
 # %% ../../nbs/12_training/02_init.ipynb #c039
 def rotated_teacher(
