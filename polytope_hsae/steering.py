@@ -486,7 +486,7 @@ def reach_effect(
     effects_of: Callable[[Tensor], SteeringEffects],  # what directions N × D do at one magnitude
     direction_ND: Tensor,
     gain_N: Tensor,  # wanted on-target Δ log P of each, nats
-    rounds: int = 5,  # evaluations
+    rounds: int = 4,  # evaluations
     most: float = 8.0,  # largest magnitude
     within: float = 0.02,  # share of the gain that may be missed
 ) -> tuple[SteeringEffects, Tensor]:  # effects at the magnitudes found; these, NaN where a direction does not get there

@@ -336,7 +336,7 @@ TYPICAL = dict(  # timed on one core (HOST_LOOP) for the demo unless said otherw
     probing=2.0,  # probes of one model
     space=18.0,  # dense probes of one space
     steering=0.6,  # intervals of one method at one magnitude and level
-    text=20.0,  # co-occurrence vectors of two million tokens, tokenised besides
+    text=12.0,  # vectors and statistics of a million tokens of text
     pairs=1.0,  # probes of one model's firing children
 )
 
@@ -362,8 +362,8 @@ def draws(cfg: Config) -> float:
     """Estimations of all noun concepts in phase 1, verbs counted as what they cost beside nouns.
 
     n shuffles and a fifth of them of each of four other nulls, for one or two parts of speech; six under each other
-    metric; five controls; eight, by their cost, of the published rules; six of the model's rows beside the text alone,
-    whose own twenty are a quarter as wide and are counted with its vectors."""
+    metric; five controls; eight, by their cost, of the published rules; six of the rows beside the text alone: four of
+    the model's, and twenty of the text's, a quarter as wide or less."""
     v = cfg.eval.validation
     n = 1 + v.n_permutations + 4 * max(v.n_permutations // 5, min(v.n_permutations, 19))
     return n * (1.13 if v.other_pos else 1.0) + 6 * len(v.metrics) + 5 + 8 * v.published + 6
@@ -381,7 +381,7 @@ def extraction(cfg: Config, shape: ModelShape) -> list[Work]:
     metrics, scale = 2 + len(cfg.eval.validation.metrics), V / 49_152
     rows = Amounts(double=metrics * (2 * V * d**2 + 10 * d**3), products=metrics * 2 * V * d**2)
     rules = 1 + cfg.eval.validation.other_pos + cfg.eval.validation.published
-    host = t["text"] + t["start"] + t["antonyms"] + t["geometry"] * scale**0.6 + rules * t["words"] * scale
+    host = t["text"] + 1e6 * t["tokens"] + t["start"] + t["antonyms"] + t["geometry"] * scale**0.6 + rules * t["words"] * scale
     n, ops = draws(cfg), draw_operations(V, d)
     null = Amounts(small=n * ops, passes=n * 0.03 * ops, calls=n * 3000, host=n * t["measure"] * scale**0.75)
     return [
@@ -486,13 +486,13 @@ def evaluation(cfg: Config, shape: ModelShape) -> list[Work]:
 
     Per method, seed and magnitude 2·200·V·N operations in float64 and passes over N·V numbers; over 200·N·V where
     logits are capped and an edit's effect does not factor. Before the unembedding, dual steering is one method more, and
-    every method of the first seed takes five evaluations at equal effect."""
+    every method of the first seed takes four evaluations in 48 of the contexts at equal effect."""
     V, d, variants = shape.vocabulary, shape.width, recipes(cfg)
     controls = sum(r.start in ("shuffled", "rotated") and r.like is None for r in variants.values())
     last = cfg.model.layer == "last"
     methods = (2 + controls + 1) * cfg.eval.seeds + 2 + last
     concepts = cfg.concepts.parents * (1 + min(cfg.concepts.max_children, 3) * 0.7)
-    equal = last * 5 * (2 + controls + 4)  # evaluations at one magnitude
+    equal = last * (2 + controls + 4)  # four evaluations in a quarter of the contexts, at one magnitude
     numbers = (methods * len(cfg.eval.steering_magnitudes) + equal) * concepts * V
     steer = Amounts(double=400 * numbers, passes=8 * numbers * (200 * 12 if shape.softcap else 16))
     steer = steer.plus(Amounts(products=2 * (methods + equal) * concepts * V * d + last * 2 * V * d * (2 * 512 + d), files=stored_bytes(cfg, d)))

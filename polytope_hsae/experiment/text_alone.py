@@ -39,7 +39,7 @@ def text_vectors(
     cfg: Config,
     tokenizer: Any,  # of the language model
     n_vocab: int,
-    max_tokens: int = 2_000_000,  # of text
+    max_tokens: int = 1_000_000,  # of text
     least: int = 5,  # occurrences of a word
     dim: int = 128,
 ) -> TextVectors:
