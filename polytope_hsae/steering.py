@@ -201,7 +201,9 @@ def _within(clean_BM: Tensor, steered_BM: Tensor) -> Tensor:  # B
     return (p_BM * (clean_BM - steered_BM)).sum(-1) - p_BM.sum(-1) * (clean_BM.logsumexp(-1) - steered_BM.logsumexp(-1))
 
 # %% ../nbs/13_steering.ipynb #c018_1
-def _factored(raw_BV: Tensor, shift_NV: Tensor, words: Sequence[Tensor], merged: Sequence[Tensor], next_B: Tensor | None) -> _Moved:
+def _factored(
+    raw_BV: Tensor, shift_NV: Tensor, words: Sequence[Tensor], merged: Sequence[Tensor], next_B: Tensor | None
+) -> _Moved:
     "Effects of additive logit shifts by matrix products: B·N·V multiply-adds instead of B·N·V exponentials"
     p_BV = raw_BV.softmax(-1)
     top_N = shift_NV.amax(-1)
@@ -217,7 +219,14 @@ def _factored(raw_BV: Tensor, shift_NV: Tensor, words: Sequence[Tensor], merged:
     return _Moved(torch.stack(delta, -1), dlse_BN - p_BV @ shift_NV.T, nll_BN, within_BN)
 
 # %% ../nbs/13_steering.ipynb #c018_2
-def _capped(raw_BV: Tensor, shift_NV: Tensor, words: Sequence[Tensor], merged: Sequence[Tensor], next_B: Tensor | None, softcap: float) -> _Moved:
+def _capped(
+    raw_BV: Tensor,
+    shift_NV: Tensor,
+    words: Sequence[Tensor],
+    merged: Sequence[Tensor],
+    next_B: Tensor | None,
+    softcap: float,
+) -> _Moved:
     "The same for models that cap their logits, where shifts do not factor: a softmax per context and direction"
     cap = lambda z: z.div_(softcap).tanh_().mul_(softcap)
     mass = lambda z: torch.stack([z[..., w].logsumexp(-1) for w in words], -1)

@@ -78,7 +78,7 @@ CONTEXTS = 48  # held-out contexts that prices are taken on: concepts, not conte
 def _change(
     found: Mapping[str, Price], method: str, rng: np.random.Generator
 ) -> tuple[Interval, dict[str, Null]] | None:
-    "Relative change of off-target KL from the teacher's vector, and that of the null; None with fewer than two concepts"
+    "Relative change of off-target KL from the teacher's vector, and that of the null; None below two concepts"
     own_BN, straight_BN = found[method].off_kl_BN, found[STRAIGHT].off_kl_BN
     if (found[method].reached_N & found[STRAIGHT].reached_N).sum() < 2:
         return None

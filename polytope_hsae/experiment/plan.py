@@ -381,7 +381,14 @@ def extraction(cfg: Config, shape: ModelShape) -> list[Work]:
     metrics, scale = 2 + len(cfg.eval.validation.metrics), V / 49_152
     rows = Amounts(double=metrics * (2 * V * d**2 + 10 * d**3), products=metrics * 2 * V * d**2)
     rules = 1 + cfg.eval.validation.other_pos + cfg.eval.validation.published
-    host = t["text"] + 1e6 * t["tokens"] + t["start"] + t["antonyms"] + t["geometry"] * scale**0.6 + rules * t["words"] * scale
+    host = (
+        t["text"]
+        + 1e6 * t["tokens"]
+        + t["start"]
+        + t["antonyms"]
+        + t["geometry"] * scale**0.6
+        + rules * t["words"] * scale
+    )
     n, ops = draws(cfg), draw_operations(V, d)
     null = Amounts(small=n * ops, passes=n * 0.03 * ops, calls=n * 3000, host=n * t["measure"] * scale**0.75)
     return [
@@ -485,7 +492,7 @@ def evaluation(cfg: Config, shape: ModelShape) -> list[Work]:
     """Phase 4: N concepts are steered in 200 contexts by every method and seed at A magnitudes; models are probed.
 
     Per method, seed and magnitude 2·200·V·N operations in float64 and passes over N·V numbers; over 200·N·V where
-    logits are capped and an edit's effect does not factor. Before the unembedding, dual steering is one method more, and
+    logits are capped and an edit's effect does not factor. Before the unembedding dual steering is one method more, and
     every method of the first seed takes four evaluations in 48 of the contexts at equal effect."""
     V, d, variants = shape.vocabulary, shape.width, recipes(cfg)
     controls = sum(r.start in ("shuffled", "rotated") and r.like is None for r in variants.values())
@@ -495,8 +502,15 @@ def evaluation(cfg: Config, shape: ModelShape) -> list[Work]:
     equal = last * (2 + controls + 4)  # four evaluations in a quarter of the contexts, at one magnitude
     numbers = (methods * len(cfg.eval.steering_magnitudes) + equal) * concepts * V
     steer = Amounts(double=400 * numbers, passes=8 * numbers * (200 * 12 if shape.softcap else 16))
-    steer = steer.plus(Amounts(products=2 * (methods + equal) * concepts * V * d + last * 2 * V * d * (2 * 512 + d), files=stored_bytes(cfg, d)))
-    steer = steer.plus(Amounts(host=TYPICAL["steering"] * 2 * (controls + 5 + last) * len(cfg.eval.steering_magnitudes)))
+    steer = steer.plus(
+        Amounts(
+            products=2 * (methods + equal) * concepts * V * d + last * 2 * V * d * (2 * 512 + d),
+            files=stored_bytes(cfg, d),
+        )
+    )
+    steer = steer.plus(
+        Amounts(host=TYPICAL["steering"] * 2 * (controls + 5 + last) * len(cfg.eval.steering_magnitudes))
+    )
     spaces = len({r.cfg.hsae.space for r in variants.values()})
     models = cfg.eval.seeds * (len(variants) + spaces)
     host = TYPICAL["probing"] * models + TYPICAL["space"] * spaces
