@@ -35,7 +35,7 @@ def dealt_anew(
 def busiest_children(
     acts_NL: Tensor,  # activations of all latents
     parent_of_latent: Tensor,  # L; −1 for parents
-    most: int = 32,  # pairs
+    most: int = 24,  # pairs
     least: int = 20,  # firings of a child
 ) -> LongTensor:  # P × 2, latents of parent and child, the busiest child first
     "The busiest child of each parent."
@@ -129,7 +129,7 @@ def read_pairs(
 ) -> dict[str, list[dict[str, PairsRead]]]:  # by variant, one per seed, by kind of pairs
     """The yardsticks of every model, on test contexts drawn by a generator of its own.
 
-    Cost: per model an encoder pass over some 2,000 contexts, and probes of up to 32 children and of those taught."""
+    Cost: per model an encoder pass over some 2,000 contexts, and probes of up to 24 children and of those taught."""
     drawn = run._replace(rng=np.random.default_rng(run.cfg.run.seed))
     resid_BD, owner_C = probe_contexts(drawn, "test", labelled=1024, others=1024).resid_BD, run.setup.parent_of_child_C
     found: dict[str, list[dict[str, PairsRead]]] = {}
