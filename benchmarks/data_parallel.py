@@ -4,9 +4,9 @@
     python benchmarks/data_parallel.py --save results.json   # and add them to a file
 
 Both start from the same model and see the same batches of drawn activations; one thread a process, sums by Gloo. They
-take turns, a few steps each, so that a busy machine slows both alike; the first step of a turn does not count. Times are
-medians, and of the first process: on a clock, and of its core, which depends less on what else the machine does. Ends
-with an error unless both arrive at the same weights. Prints, last, `RATIO <shape> <one's time ÷ two's> <of the core>`.
+take turns, a few steps each, so that a busy machine slows both alike; the first step of a turn does not count. Times
+are medians, and of the first process: on a clock, and of its core, which depends less on what else the machine does.
+Ends with an error unless both arrive at the same weights. Prints, last, `RATIO <shape> <one's time ÷ two's> <of the core>`.
 """
 
 import argparse
@@ -67,7 +67,7 @@ def clocks() -> tuple[float, float]:
     return time.perf_counter(), time.process_time()
 
 
-def turn(one: Trainee, data: list[torch.Tensor], begun: int) -> list[tuple[float, float]]:
+def turn(one: Trainee, data: list[torch.Tensor], begun: int) -> list[tuple[float, ...]]:
     "Some steps; seconds of each by both clocks"
     taken = []
     for step in range(begun, begun + STEPS):
@@ -78,7 +78,7 @@ def turn(one: Trainee, data: list[torch.Tensor], begun: int) -> list[tuple[float
     return taken[1:]
 
 
-def sums(one: Trainee) -> list[tuple[float, float]]:
+def sums(one: Trainee) -> list[tuple[float, ...]]:
     "Seconds that the sum of the gradients takes by itself"
     taken = []
     for _ in range(3):
@@ -92,7 +92,7 @@ def sums(one: Trainee) -> list[tuple[float, float]]:
 def measure(shape: str, rounds: int, mine: Team, path: Path) -> None:
     "What one process of two does; the first writes down what was found"
     alone, both, data = trainee(shape) if mine.rank == 0 else None, trainee(shape), batches(8)
-    times: dict[str, list[tuple[float, float]]] = {"one": [], "two": [], "sums": []}
+    times: dict[str, list[tuple[float, ...]]] = {"one": [], "two": [], "sums": []}
     for i in range(rounds):
         if alone is not None:
             times["one"] += turn(alone, data, i * STEPS)
