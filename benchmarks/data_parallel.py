@@ -3,10 +3,11 @@
     python benchmarks/data_parallel.py                       # three shapes, a minute or two
     python benchmarks/data_parallel.py --save results.json   # and add them to a file
 
-Both start from the same model and see the same batches of drawn activations; one thread a process, sums by Gloo. They
-take turns, a few steps each, so that a busy machine slows both alike; the first step of a turn does not count. Times
-are medians, and of the first process: on a clock, and of its core, which depends less on what else the machine does.
-Ends with an error unless both arrive at the same weights. Prints, last, `RATIO <shape> <one's time ÷ two's> <of the core>`.
+Both start from the same model and see the same batches of drawn activations; one thread a process, sums by Gloo.
+They take turns, a few steps each, so that a busy machine slows both alike; the first step of a turn does not count.
+Times are medians, and of the first process: on a clock, and of its core, which depends less on what else the machine
+does. Ends with an error unless both arrive at the same weights. Prints, last,
+`RATIO <shape> <one's time ÷ two's> <the same of the core>`.
 """
 
 import argparse
