@@ -603,9 +603,8 @@ def device_parts(
         return head | {"concepts.parents": 2**28 + 24 * V * 200}
     models = min(together or cfg.eval.seeds, cfg.eval.seeds)
     in_step = 1 if on_gpu else models
-    most = max(
-        (_trained(r, d, on_gpu, shares) for r in recipes(cfg).values()), key=lambda m: models * m.model + in_step * m.step
-    )
+    each = (_trained(r, d, on_gpu, shares) for r in recipes(cfg).values())
+    most = max(each, key=lambda m: models * m.model + in_step * m.step)
     return head | {"training.batch_size_acts": most.step * in_step, "hsae.subspace_dim": most.model * models}
 
 # %% ../../nbs/16_experiment/16_plan.ipynb #host-parts
@@ -763,7 +762,8 @@ def plan_text(
     budget += "." if took <= asked else ", which is more."
     if processes > 1:
         how = "sharing every batch" if cfg.run.data_parallel else "whole models each"
-        budget += f"\n{processes} processes, {how}; a GPU each, or the cores divided. Of the busiest, except act. and disk:"
+        how += "; each with a GPU, or sharing the cores"
+        budget += f"\n{processes} processes, {how}. Of the busiest, except act. and disk:"
     last += "\nHours in brackets: memory does not suffice." if any("(" in x for row in rows for x in row[6:]) else ""
     return "\n".join([*_heading(cfg, shape, here), budget, "", *table[:6], "", *table[6:], "", last])
 

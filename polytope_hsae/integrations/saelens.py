@@ -199,7 +199,8 @@ def export_saelens(
             sae, input_map = load_sae(model.folder), load_input_map(model.folder / "input_map.safetensors")
             tree, metadata = model_hierarchy(run_dir, model), _metadata(cfg, model)
             place = f"{model.variant}/seed_{model.seed}"
-            parts = {place: sae} | ({f"{place}/parents": sae.parents_only()} if isinstance(sae, HierarchicalSAE) else {})
+            deep = isinstance(sae, HierarchicalSAE)
+            parts = {place: sae} | ({f"{place}/parents": sae.parents_only()} if deep else {})
             for place, part in parts.items():
                 to_saelens(part, input_map, metadata).save_model(unfinished / place)
                 save_hierarchy(tree if part is sae else _parents_of(tree), unfinished / place)

@@ -101,8 +101,9 @@ _UNFINISHED = ".unfinished"  # folder of an export that has not ended, or was ki
 def written_whole(
     out: Path,  # made when missing, unless there is an error
 ) -> Iterator[Path]:  # a folder to write into
-    """What is written inside comes to `out` at the end, file by file in place of what had the same name; after an error,
-    nothing does. Raises UserError unless `out` can be written into."""
+    """What is written inside comes to `out` at the end, replacing files of the same names; after an error nothing does.
+
+    Raises UserError unless `out` can be written into."""
     there, part = out.exists(), out / _UNFINISHED
     check_out(out)
     shutil.rmtree(part, ignore_errors=True)  # of one that was killed

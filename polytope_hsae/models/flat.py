@@ -134,8 +134,9 @@ def batch_limit(
 # %% ../../nbs/10_models/03_flat.ipynb #flat-one-choice
 @contextmanager
 def one_choice(sae: SAE) -> Iterator[None]:
-    """Inside, the limits of the first batch that a model encodes hold for all that follow: for pieces of it, and for the
-    passes that are run again for their gradients."""
+    """Inside, the limits of the first batch that a model encodes hold for all that follow.
+
+    That is for pieces of it, and for the passes that are run again for their gradients."""
     sae.limits = {}
     try:
         yield
