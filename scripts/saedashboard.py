@@ -49,8 +49,8 @@ def environment(folder: Path) -> Path:
 
 def written(home: Path) -> None:
     "The model, in the form that older readers know, the texts' tokens, the SAE, and which latents are asked for"
-    from safetensors.torch import save_file
     from saebench import trained, world
+    from safetensors.torch import save_file
 
     found = world(home)
     trained(found, home)

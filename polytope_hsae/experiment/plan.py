@@ -177,7 +177,6 @@ REACHED = {  # share of these rates, as measured elsewhere
 # %% ../../nbs/16_experiment/16_plan.ipynb #local-sums
 LOCAL_SUMS = 6e8  # bytes that one of two processes on a machine sends in a second by Gloo, timed in sums of 40 MB
 
-
 # %% ../../nbs/16_experiment/16_plan.ipynb #named-machines
 def named_machines() -> list[Machine]:
     """Machines by their published rates and the shares of these that are reached elsewhere.
@@ -315,7 +314,6 @@ def sum_bytes(
     still = sum(sizes[:-biases]) / 2 if frozen else 0  # each matrix of the encoder has its like in the decoder
     return 4 * (sum(sizes) - still) * 2 * (shares - 1) / shares
 
-
 # %% ../../nbs/16_experiment/16_plan.ipynb #training-step
 def training_step(
     recipe: Recipe,
@@ -435,7 +433,6 @@ def _pieces_of_variant(cfg: Config) -> int:
     "Pieces of work that several processes make of the training of a variant"
     return 1 if cfg.training.early_stop else cfg.eval.seeds
 
-
 # %% ../../nbs/16_experiment/16_plan.ipynb #busiest
 def busiest(
     pieces: int,  # of work, equally long; each stays whole
@@ -443,7 +440,6 @@ def busiest(
 ) -> float:
     "Share of the work that falls to the busiest process."
     return math.ceil(pieces / processes) / pieces if pieces else 1.0
-
 
 # %% ../../nbs/16_experiment/16_plan.ipynb #training
 def training(
@@ -693,7 +689,6 @@ def dealt(
     alone = machine.rates._asdict()
     own = rates._replace(**{name: alone[name] for name in ("calls", "host", "sent")})
     return machine._replace(rates=own, memory=machine.memory / processes)
-
 
 # %% ../../nbs/16_experiment/16_plan.ipynb #cell-of-hours
 def _hours(seconds: float, fits: bool = True) -> str:

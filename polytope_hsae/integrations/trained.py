@@ -119,7 +119,6 @@ def written_whole(
         if not there and not any(out.iterdir()):
             out.rmdir()
 
-
 # %% ../../nbs/18_integrations/00_trained.ipynb #hook
 class Hook(NamedTuple):
     "Where activations are read, in the names of two libraries."

@@ -143,7 +143,6 @@ def one_choice(sae: SAE) -> Iterator[None]:
     finally:
         sae.limits = None
 
-
 # %% ../../nbs/10_models/03_flat.ipynb #flat-limit-of
 def limit_of(
     sae: SAE,
@@ -159,7 +158,6 @@ def limit_of(
             sae.limits[name] = limit * (1 - 8 * torch.finfo(limit.dtype).eps)
         return limit
     return sae.limits[name]
-
 
 # %% ../../nbs/10_models/03_flat.ipynb #c014_1
 def _padded(keep_BF: Tensor) -> tuple[Tensor, Tensor]:

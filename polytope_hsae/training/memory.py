@@ -66,7 +66,6 @@ def own_memory() -> int:
     info = psutil.Process().memory_info()
     return info.rss - getattr(info, "shared", 0)
 
-
 # %% ../../nbs/12_training/06_memory.ipynb #free-memory
 def free_memory(device: torch.device) -> float:
     "Bytes that can still be taken on a device; on the CPU, within the limit of a container."

@@ -152,7 +152,6 @@ def _join_hidden(parts: Sequence[Hidden]) -> Hidden:
         torch.cat([of_pairs(h.pre_NL, h, -torch.inf) for h in parts]),  # children of no parent
     )
 
-
 # %% ../../nbs/12_training/03_step.ipynb #c019
 def _join(outs: Sequence[SAEOutput]) -> SAEOutput:
     "The output of a batch from those of its pieces. Memory: one copy."
