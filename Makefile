@@ -2,6 +2,7 @@
 # docs: the site, by Quarto, in _docs/ · docs-check: the same pages without Quarto, in _site/, and what is wrong with them
 # format: isort, black, flake8 · outputs: execute changed notebooks and store what they show · house: what is where · clean
 # saelens: export a miniature, read it with SAELens in an environment installed anew, compare; test does so in a linked one
+# neighbours: SAEBench, sae-probes, SAEDashboard and lm-eval on models of ours, in environments of their own, in minutes
 # faults: every fault a run is meant to survive, injected; the short form is part of test
 # gpu: kernels, a step and a run on CUDA beside the CPU, and rates at full size, in nine minutes at most
 VENV   ?= .venv
@@ -11,7 +12,7 @@ export PIP_CONSTRAINT := $(CURDIR)/constraints.txt
 export PIP_DISABLE_PIP_VERSION_CHECK := 1
 unexport PYTHONDONTWRITEBYTECODE
 
-.PHONY: run test faults saelens gpu docs docs-check lab format outputs house clean
+.PHONY: run test faults saelens neighbours gpu docs docs-check lab format outputs house clean
 
 run: $(VENV)/ready
 	$(BIN)/polytope-hsae run --config demo
@@ -21,6 +22,9 @@ test: $(VENV)/ready
 
 saelens: $(VENV)/ready
 	$(BIN)/python scripts/saelens.py --registry
+
+neighbours: $(VENV)/ready
+	for name in saebench saeprobes saedashboard harness; do $(BIN)/python scripts/$$name.py || exit; done
 
 faults: $(VENV)/ready
 	$(BIN)/python scripts/faults.py

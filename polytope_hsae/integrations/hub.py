@@ -22,12 +22,12 @@ from polytope_hsae.integrations.trained import (
     BaseModel,
     TrainedModel,
     base_model,
-    check_out,
     hook_of,
     model_hierarchy,
     run_config,
     save_hierarchy,
     trained_models,
+    written_whole,
 )
 from ..models.base import SAE
 from ..models.files import load_sae
@@ -223,21 +223,21 @@ def hub_folder(
 
     check_repo(repo)
     models = trained_models(run_dir, variants, seeds)
-    check_out(out)
-    if any(out.iterdir()):
-        raise UserError(
-            f"{out} is not empty, and what is in it would be uploaded, too: empty it, or give another folder"
-        )
-    export_saelens(run_dir, out / "saelens", variants, seeds)
-    for model in models:
-        place = out / "hsae" / model.variant / f"seed_{model.seed}"
-        place.mkdir(parents=True)
-        for name in ("cfg.json", "model.safetensors", "input_map.safetensors"):
-            shutil.copyfile(model.folder / name, place / name)
-        save_hierarchy(model_hierarchy(run_dir, model), place)
-    save_teacher_vectors(run_dir, out / "teacher", models)
-    atomic_write(out / "config.yaml", _settings(run_config(run_dir)))
-    atomic_write(out / "README.md", model_card(run_dir, repo, models))
+    with written_whole(out) as unfinished:
+        if any(f != unfinished for f in out.iterdir()):
+            raise UserError(
+                f"{out} is not empty, and what is in it would be uploaded, too: empty it, or give another folder"
+            )
+        export_saelens(run_dir, unfinished / "saelens", variants, seeds)
+        for model in models:
+            place = unfinished / "hsae" / model.variant / f"seed_{model.seed}"
+            place.mkdir(parents=True)
+            for name in ("cfg.json", "model.safetensors", "input_map.safetensors"):
+                shutil.copyfile(model.folder / name, place / name)
+            save_hierarchy(model_hierarchy(run_dir, model), place)
+        save_teacher_vectors(run_dir, unfinished / "teacher", models)
+        atomic_write(unfinished / "config.yaml", _settings(run_config(run_dir)))
+        atomic_write(unfinished / "README.md", model_card(run_dir, repo, models))
     return sorted(f for f in out.rglob("*") if f.is_file())
 
 # %% ../../nbs/18_integrations/02_hub.ipynb #check-repo
@@ -282,15 +282,19 @@ def load_hub(
     variant: str,
     seed: int,
 ) -> tuple[SAE, InputMap]:  # on the CPU
-    """A model and the map that it reads residuals through. Raises UserError when it is not there.
+    """A model and the map that it reads residuals through. Raises UserError when it is not there, or damaged.
 
     Cost: a download of that model alone, once."""
     from huggingface_hub import snapshot_download
+    from huggingface_hub.constants import HF_HUB_CACHE
     from huggingface_hub.errors import HfHubHTTPError
 
     below, folder = f"hsae/{variant}/seed_{seed}", Path(source).expanduser()
+    again = "make the folder again by polytope-hsae export, or copy it again"
     if not folder.is_dir():
         check_repo(source)
+        kept = Path(HF_HUB_CACHE) / f"models--{source.replace('/', '--')}"
+        again = f"delete {kept}, and what is loaded next is downloaded again"
         try:
             folder = Path(snapshot_download(source, allow_patterns=[f"{below}/*"]))
         except (HfHubHTTPError, OSError) as e:
@@ -299,4 +303,4 @@ def load_hub(
             ) from e
     if not (folder / below / "cfg.json").is_file():
         raise UserError(f"{source} has no {below}: its card names the variants and seeds that there are")
-    return load_sae(folder / below), load_input_map(folder / below / "input_map.safetensors")
+    return load_sae(folder / below, again), load_input_map(folder / below / "input_map.safetensors", again)

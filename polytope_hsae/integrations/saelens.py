@@ -24,12 +24,12 @@ from ..experiment.variants import recipes
 from polytope_hsae.integrations.trained import (
     TrainedModel,
     base_model,
-    check_out,
     hook_of,
     model_hierarchy,
     run_config,
     save_hierarchy,
     trained_models,
+    written_whole,
 )
 from ..models.base import SAE, SparseCodes
 from ..models.batchtopk import BatchTopKHSAE
@@ -191,18 +191,20 @@ def export_saelens(
 ) -> list[Path]:  # the folders written; `sae_lens.SAE.load_from_disk` reads each
     """Write trained models of a run for SAELens; of hierarchical ones the parents alone as well.
 
-    Raises UserError as `trained_models` and `to_saelens`. Cost: that of `folded_weights` for each."""
+    Raises UserError as `trained_models` and `to_saelens`; after an error nothing is written. Cost: that of
+    `folded_weights` for each."""
     cfg, models, written = run_config(run_dir), trained_models(run_dir, variants, seeds), []
-    check_out(out)
-    for model in models:
-        sae, input_map = load_sae(model.folder), load_input_map(model.folder / "input_map.safetensors")
-        tree, metadata = model_hierarchy(run_dir, model), _metadata(cfg, model)
-        folder = out / model.variant / f"seed_{model.seed}"
-        parts = {folder: sae} | ({folder / "parents": sae.parents_only()} if isinstance(sae, HierarchicalSAE) else {})
-        for place, part in parts.items():
-            to_saelens(part, input_map, metadata).save_model(place)
-            save_hierarchy(tree if part is sae else _parents_of(tree), place)
-        written += parts
+    with written_whole(out) as unfinished:
+        for model in models:
+            sae, input_map = load_sae(model.folder), load_input_map(model.folder / "input_map.safetensors")
+            tree, metadata = model_hierarchy(run_dir, model), _metadata(cfg, model)
+            place = f"{model.variant}/seed_{model.seed}"
+            deep = isinstance(sae, HierarchicalSAE)
+            parts = {place: sae} | ({f"{place}/parents": sae.parents_only()} if deep else {})
+            for place, part in parts.items():
+                to_saelens(part, input_map, metadata).save_model(unfinished / place)
+                save_hierarchy(tree if part is sae else _parents_of(tree), unfinished / place)
+            written += [out / place for place in parts]
     return written
 
 # %% ../../nbs/18_integrations/01_saelens.ipynb #lens-sae

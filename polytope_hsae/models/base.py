@@ -42,6 +42,8 @@ class SAE(nn.Module):
 
     d: int  # width of the inputs
     n_latents: int  # rows of the flat dictionary
+    over_batch = False  # whether which latents stay depends on the whole batch
+    limits: dict[str, Tensor] | None = None  # of the whole batch, while a pass goes through pieces of it
 
     def __init__(
         self,

@@ -15,7 +15,7 @@ from fastcore.basics import patch
 from torch import Tensor
 
 from ..assets.shares import extremes, rows_of_all, total_of
-from .flat import FlatSAE, batch_limit
+from .flat import FlatSAE, limit_of
 from .hierarchical import FlatDictionary, Hidden, HierarchicalSAE
 from .kernels import Pattern, dots_at
 
@@ -25,6 +25,8 @@ class BatchTopKHSAE(HierarchicalSAE):
 
     Cost: as `HierarchicalSAE` with as many parents as the fullest context of the batch has.
     """
+
+    over_batch = True
 
     def __init__(
         self,
@@ -91,10 +93,10 @@ def _rows(sae: BatchTopKHSAE, x_BD: Tensor) -> int:
 
 # %% ../../nbs/10_models/05_batchtopk.ipynb #c008
 @patch
-def _limit(self: BatchTopKHSAE, score: Tensor, per_context: float, rows: int, running: Tensor) -> Tensor:
+def _limit(self: BatchTopKHSAE, name: str, score: Tensor, per_context: float, rows: int) -> Tensor:
     "Smallest score within the budget of so many contexts"
     whole = int(total_of(score.numel(), score.device)) if self.training else score.numel()
-    return batch_limit(score, min(max(round(per_context * rows), 1), whole), running, self.training)
+    return limit_of(self, name, score, min(max(round(per_context * rows), 1), whole))
 
 # %% ../../nbs/10_models/05_batchtopk.ipynb #c008_1
 @patch
@@ -105,7 +107,7 @@ def _parents(self: BatchTopKHSAE, x_BD: Tensor) -> tuple[Pattern, Tensor, Tensor
     """
     with torch.no_grad():
         pre_BP = F.linear(x_BD, self.parent_enc_PD, self.parent_bias_P)
-        limit = self._limit(pre_BP, self.parents_per_context, _rows(self, x_BD), self.parent_limit)
+        limit = self._limit("parent_limit", pre_BP, self.parents_per_context, _rows(self, x_BD))
         most = (pre_BP >= limit).sum(1).max()
         fullest = max(int(extremes(most, most)[1] if self.training else most), 1)
         score_BK, index_BK = pre_BP.topk(fullest, dim=1)
@@ -122,7 +124,7 @@ def _children(
     children, c_NT, hidden = HierarchicalSAE._children(self, x_BD, parents, z_BK, pre_BP)
     with torch.no_grad():
         rows = _rows(self, x_BD)
-        limit = self._limit(c_NT, self.child_budget(), rows, self.child_limit)
+        limit = self._limit("child_limit", c_NT, self.child_budget(), rows)
         if self.training:
             self.seen += rows
         padded_N1 = (z_BK <= 0).view(-1, 1)

@@ -70,9 +70,10 @@ def _filled(
 # %% ../../nbs/10_models/06_files.ipynb #c034_3
 def load_sae(
     folder: Path | str,  # from `save_sae`
+    again: str = "delete the folder, and run the phase that trains this model again",  # what mends a damaged file
 ) -> SAE:  # in evaluation mode, in float32, on the CPU
     "Read a model. Raises UserError when the folder holds none, or one that is damaged or unknown. Cost: one read."
-    path, again = Path(folder) / "cfg.json", "delete the folder, and run the phase that trains this model again"
+    path = Path(folder) / "cfg.json"
     if not path.exists():
         raise UserError(f"'{folder}' holds no cfg.json and so no complete model: give a folder written by save_sae")
     config = read_json(path, again, dict[str, Any])

@@ -611,6 +611,7 @@ def sweep(
 def plan(
     config: Annotated[str, typer.Option(help="A preset, or a YAML file.")] = "demo",
     set_: SetOption = [],
+    processes: Annotated[int, typer.Option(min=1, help="Processes that share capture and training.")] = 1,
 ) -> None:
     "Print what a run would take, here and on other machines: hours, memory, disk."
     cfg = absolute_paths(load_config(config, set_))
@@ -621,7 +622,7 @@ def plan(
     here = Path(cfg.logging.save_dir).absolute()
     check_save_dir(here)
     disk = next(folder for folder in (here, *here.parents) if folder.is_dir())
-    typer.echo(plan_text(cfg, shape, probe(shape, cfg.model.dtype, device.type, disk)))
+    typer.echo(plan_text(cfg, shape, probe(shape, cfg.model.dtype, device.type, disk), processes=processes))
 
 # %% ../../nbs/19_runner/05_cli.ipynb #latents-option
 LatentsOption = Annotated[

@@ -22,6 +22,7 @@ from torch.utils.checkpoint import checkpoint
 from ..assets.shares import rows_of_all, share, total
 from ..core import UserError
 from ..models.base import SAE, SAEOutput, SparseCodes
+from ..models.flat import one_choice
 from ..models.hierarchical import Hidden
 from ..models.kernels import Pattern
 from .init import InputMap, Taught
@@ -135,6 +136,22 @@ def remember_buffers(sae: nn.Module) -> Callable[[], None]:
 
     return restore
 
+# %% ../../nbs/12_training/03_step.ipynb #join-hidden
+def _join_hidden(parts: Sequence[Hidden]) -> Hidden:
+    "What the pieces keep for the auxiliary loss; each context gets as many places as the fullest piece gives its own."
+    K = max(h.parents.index_BK.shape[1] for h in parts)
+    empty = lambda h: K - h.parents.index_BK.shape[1]
+    of_pairs = lambda t_NX, h, value: F.pad(
+        t_NX.unflatten(0, h.parents.index_BK.shape), (0, 0, 0, empty(h)), value=value
+    ).flatten(0, 1)
+    index_BK = torch.cat([F.pad(h.parents.index_BK, (0, empty(h))) for h in parts])
+    return Hidden(
+        Pattern(index_BK, parts[0].parents.n_rows),
+        torch.cat([h.pre_BP for h in parts]),
+        torch.cat([of_pairs(h.inside_NS, h, 0.0) for h in parts]),
+        torch.cat([of_pairs(h.pre_NL, h, -torch.inf) for h in parts]),  # children of no parent
+    )
+
 # %% ../../nbs/12_training/03_step.ipynb #c019
 def _join(outs: Sequence[SAEOutput]) -> SAEOutput:
     "The output of a batch from those of its pieces. Memory: one copy."
@@ -145,8 +162,7 @@ def _join(outs: Sequence[SAEOutput]) -> SAEOutput:
     )
     hidden: Any = [o.hidden for o in outs]
     if isinstance(hidden[0], Hidden):
-        parents = Pattern(torch.cat([h.parents.index_BK for h in hidden]), hidden[0].parents.n_rows)
-        hidden = Hidden(parents, *(torch.cat(column) for column in list(zip(*hidden))[1:]))
+        hidden = _join_hidden(hidden)
     else:
         hidden = rows(hidden)
     nested = tuple(torch.cat(prefix) for prefix in zip(*(o.nested for o in outs)))
@@ -167,24 +183,33 @@ def _piece(self: Trainee, x_BD: Tensor) -> SAEOutput:
 # %% ../../nbs/12_training/03_step.ipynb #c019_2
 @patch
 def _pass(self: Trainee, x_BD: Tensor, *seed: int) -> SAEOutput:
-    "The model's forward pass in training, as the options say."
+    "The model's forward pass in training, as the options say; pieces choose and count as the whole would."
     noisy, pieces = getattr(self.sae, "router_noise", False), self.options.recompute
     with torch.autocast(x_BD.device.type, torch.bfloat16, self.options.bf16), seeded(*seed) if noisy else nullcontext():
         if not pieces:
             return self.model(x_BD)
-        return _join([self._piece(piece_BD) for piece_BD in x_BD.chunk(pieces)])
+        if self.sae.over_batch:
+            with torch.no_grad():
+                self.sae.encode(x_BD)  # notes the limits that hold for all pieces
+        restore = remember_buffers(self.sae)
+        out = _join([self._piece(piece_BD) for piece_BD in x_BD.chunk(pieces)])
+        restore()
+        self.sae.note_usage(out.codes)
+        return out
 
 # %% ../../nbs/12_training/03_step.ipynb #c019_3
 @patch
 def _part(self: Trainee, x_BD: Tensor, share: float, weights: LossWeights, *seed: int) -> Tensor:
     "Add the gradients of one part of a batch; its losses and L0, by the share that it counts. Memory: one part's."
-    out = self._pass(x_BD, *seed)
-    losses = loss_terms(self.sae, x_BD, out, weights, self.spec.metric_DD)
-    l0 = (out.codes.value_BK > 0).sum(1, dtype=torch.float32).mean()
-    del out  # the scores of all latents, the largest of it, are not needed for the gradients
-    restore = remember_buffers(self.sae) if self.options.recompute else lambda: None
-    (losses.total * share).backward()
-    restore()
+    again = self.options.recompute > 0
+    with one_choice(self.sae) if again else nullcontext():
+        out = self._pass(x_BD, *seed)
+        losses = loss_terms(self.sae, x_BD, out, weights, self.spec.metric_DD)
+        l0 = (out.codes.value_BK > 0).sum(1, dtype=torch.float32).mean()
+        del out  # the scores of all latents, the largest of it, are not needed for the gradients
+        restore = remember_buffers(self.sae) if again else lambda: None
+        (losses.total * share).backward()
+        restore()
     return share * torch.stack([*(t.detach().float() for t in losses), l0])
 
 # %% ../../nbs/12_training/03_step.ipynb #c021
