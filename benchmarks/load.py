@@ -1,19 +1,22 @@
 """Ten million activations through store, shuffle and training, and whether memory stays flat.
 
-    python benchmarks/load.py [--rows 1000000 3000000 10000000] [--dim 16] [--batch 4096]
+    python benchmarks/load.py [--rows 1000000 3000000 10000000] [--dim 16] [--batch 4096] [--save FILE]
 
 For every number of rows: rows are written as a capture writes them, measured for the input map, and read in random
 order by a small hierarchical SAE in training, once through. Memory is what this process holds itself (RssAnon: mapped
-files do not count), sampled in every stage after its first tenth. It is flat when its largest and smallest sample in
-training differ by at most 5 %; the exit code is 1 when they do not.
+files do not count), sampled in every stage after its first tenth. It is flat when no sample in training is further
+than 5 % from the middle of the largest and the smallest; the exit code is 1 when one is. With `--save`, seconds and
+the curve of every stage go to a file, as those in benchmarks/results.
 """
 
 import argparse
+import json
 import os
+import platform
 import tempfile
 import time
 from pathlib import Path
-from typing import Callable, Iterator
+from typing import Any, Iterator
 
 os.environ.setdefault("OMP_WAIT_POLICY", "PASSIVE")
 
@@ -25,7 +28,8 @@ from polytope_hsae.training.init import fit_input_map
 from polytope_hsae.training.loop import train
 from polytope_hsae.training.schedules import Stage, TrainOptions
 
-FLAT = 0.05  # largest difference of samples, share
+FLAT = 0.05  # furthest that a sample may be from the middle of all, share
+POINTS = 40  # of a curve that is kept
 
 
 def anonymous_mib() -> float:
@@ -61,19 +65,24 @@ class Watch:
     def look(self, *_: object) -> None:
         self.samples.append(anonymous_mib())
 
-    def spread(self) -> float:
-        "Largest over smallest sample, less 1, after the first tenth"
-        kept = self.samples[len(self.samples) // 10 :]
-        return max(kept) / min(kept) - 1
-
-    def told(self) -> str:
+    def found(self) -> dict[str, Any]:
+        "What the stage took, and memory after its first tenth: how far from its middle, and its curve, MiB"
         seconds, kept = time.perf_counter() - self.began, self.samples[len(self.samples) // 10 :]
-        memory = f"{min(kept):7.0f} to {max(kept):5.0f} MiB ({100 * self.spread():.1f} %)"
-        return f"{self.n:12,} {self.name:9} {seconds:7.1f} s {self.n / seconds:12,.0f} rows/s {memory}"
+        middle = (max(kept) + min(kept)) / 2
+        parts = [kept[len(kept) * i // POINTS : len(kept) * (i + 1) // POINTS] for i in range(POINTS)]
+        curve = [round(max(part), 1) for part in parts if part]
+        away = max(kept) / middle - 1
+        return dict(rows=self.n, stage=self.name, seconds=seconds, middle_mib=middle, away=away, curve_mib=curve)
 
 
-def measure(n: int, d: int, batch: int, folder: Path, say: Callable[[str], None]) -> float:
-    "Store, measure and train on n rows; how far memory in training is from flat"
+def told(f: dict[str, Any]) -> str:
+    "A stage in one line"
+    memory = f"{f['middle_mib']:7.0f} MiB ± {100 * f['away']:.1f} %"
+    return f"{f['rows']:12,} {f['stage']:9} {f['seconds']:7.1f} s {f['rows'] / f['seconds']:12,.0f} rows/s {memory}"
+
+
+def measure(n: int, d: int, batch: int, folder: Path) -> Iterator[dict[str, Any]]:
+    "Store, measure and train on n rows; what each stage took"
     watch, writer = Watch("store", n), StoreWriter(folder / "store", {"rows": n}, 262_144)
     done = 0
     for columns in rows_of(n, d):
@@ -81,7 +90,7 @@ def measure(n: int, d: int, batch: int, folder: Path, say: Callable[[str], None]
         done += len(columns["resid"])
         writer.flush(done, {"stored": done}, complete=done == n)
         watch.look()
-    say(watch.told())
+    yield watch.found()
     store, watch = ActivationStore(folder / "store"), Watch("input map", n)
 
     def watched() -> Iterator[torch.Tensor]:
@@ -90,7 +99,7 @@ def measure(n: int, d: int, batch: int, folder: Path, say: Callable[[str], None]
             yield part["resid"]
 
     input_map = fit_input_map(watched())
-    say(watch.told())
+    yield watch.found()
     watch = Watch("training", n)
     sae = HierarchicalSAE(d=d, m_top=16, topk_parent=2, subspace_dim=4, m_low=4)
     options = TrainOptions(lr_warmup=10, l1_warmup=10, log_every=200, checkpoint_every=500, validate_every=10**9)
@@ -105,8 +114,7 @@ def measure(n: int, d: int, batch: int, folder: Path, say: Callable[[str], None]
         after_step=watch.look,
         progress=False,
     )
-    say(watch.told())
-    return watch.spread()
+    yield watch.found()
 
 
 def main() -> int:
@@ -115,15 +123,19 @@ def main() -> int:
     parser.add_argument("--dim", type=int, default=16, help="numbers in an activation")
     parser.add_argument("--batch", type=int, default=4096, help="activations a step")
     parser.add_argument("--threads", type=int, default=1, help="CPU threads")
-    args, uneven = parser.parse_args(), 0
+    parser.add_argument("--save", type=Path, help="write what was measured to this file")
+    args, found = parser.parse_args(), []
     torch.set_num_threads(args.threads)
     for n in args.rows:
         with tempfile.TemporaryDirectory() as d:
-            spread = measure(n, args.dim, args.batch, Path(d), lambda line: print(line, flush=True))
-        uneven += spread > FLAT
-    print(
-        f"memory in training is {'flat' if not uneven else 'not flat'}: {uneven} of {len(args.rows)} differ by over 5 %"
-    )
+            for stage in measure(n, args.dim, args.batch, Path(d)):
+                print(told(stage), flush=True)
+                found.append(stage)
+    if args.save:
+        machine = f"{platform.processor() or platform.machine()}, {args.threads} threads, torch {torch.__version__}"
+        args.save.write_text(json.dumps(dict(machine=machine, dim=args.dim, stages=found), indent=1) + "\n")
+    uneven = sum(stage["away"] > FLAT for stage in found if stage["stage"] == "training")
+    print(f"memory in training is {'not flat' if uneven else 'flat'}: {uneven} of {len(args.rows)} over ± 5 %")
     return 1 if uneven else 0
 
 

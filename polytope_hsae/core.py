@@ -4,7 +4,7 @@
 
 # %% auto #0
 __all__ = ['Item', 'Outcome', 'UserError', 'TooFew', 'one_line', 'atomic_write', 'file_sha256', 'write_tensors', 'read_json',
-           'read_tensors', 'repo_dir', 'side_by_side', 'read_ahead']
+           'read_tensors', 'repo_dir', 'side_by_side', 'one_thread', 'read_ahead']
 
 # %% ../nbs/00_core.ipynb #core-03
 import hashlib
@@ -13,6 +13,7 @@ import os
 import secrets
 from collections.abc import Callable, Iterable, Iterator, Mapping
 from concurrent.futures import ThreadPoolExecutor
+from contextlib import contextmanager
 from pathlib import Path
 from typing import Any, TypeVar
 
@@ -175,6 +176,19 @@ def side_by_side(
     try:
         with ThreadPoolExecutor(workers, initializer=torch.set_num_threads, initargs=(share,)) as pool:
             yield from pool.map(job, items)
+    finally:
+        torch.set_num_threads(threads)
+
+# %% ../nbs/00_core.ipynb #core-one
+@contextmanager
+def one_thread() -> Iterator[None]:
+    "PyTorch computes on one thread meanwhile, so that what it computes does not depend on how many there are."
+    import torch  # here, so that the command line starts without it
+
+    threads = torch.get_num_threads()
+    torch.set_num_threads(1)
+    try:
+        yield
     finally:
         torch.set_num_threads(threads)
 

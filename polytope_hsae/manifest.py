@@ -145,12 +145,13 @@ def add_files(
     phase: int,  # which is on the list already
     files: Iterable[str],  # more that it has left, below the run's folder
 ) -> None:
-    "Put more files of a phase on the list, such as its executed notebook."
-    run_dir, old = Path(run_dir), read_manifest(run_dir)
-    assert old is not None
+    "Put more files of a phase on the list, such as its executed notebook. Raises UserError when it is not there."
+    run_dir = Path(run_dir)
+    phases = (read_manifest(run_dir) or Manifest()).phases
+    if (old := phases.get(phase)) is None:
+        raise UserError(f"{run_dir / 'manifest.json'} lists {sorted(phases)} and not phase {phase}: {heal(run_dir)}")
     more = {name: file_sha256(run_dir / name) for name in files}
-    record = old.phases[phase].model_copy(update={"files": old.phases[phase].files | more})
-    _write(run_dir, Manifest(phases=old.phases | {phase: record}))
+    _write(run_dir, Manifest(phases=phases | {phase: old.model_copy(update={"files": old.files | more})}))
 
 # %% ../nbs/03_manifest.ipynb #man-forget
 def forget_phase(run_dir: Path | str, phase: int) -> None:

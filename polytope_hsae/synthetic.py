@@ -12,6 +12,7 @@ import torch
 from scipy.optimize import linear_sum_assignment
 from torch import Tensor
 
+from .core import UserError
 from .models.base import SAE, unit_rows
 
 # %% ../nbs/14_synthetic.ipynb #c006
@@ -42,20 +43,20 @@ def _children_rows(above_PD: Tensor, b: int, sibling_cos: float, generator: torc
 
 # %% ../nbs/14_synthetic.ipynb #c008_1
 def _check(branching: Sequence[int], rate: Sequence[float], sibling_cos: float, co_firing: float | None) -> None:
-    "ValueError for a tree that cannot be"
+    "UserError for a tree that cannot be"
     if len(branching) != len(rate) or min(branching) < 1 or not all(0 < q <= 1 for q in rate):
-        raise ValueError(
+        raise UserError(
             f"branching is {list(branching)} and rate {list(rate)}; "
             "give one size of at least 1 and one rate in (0, 1] per level"
         )
     if not 0 <= sibling_cos <= 1 or (co_firing is not None and not 0 <= co_firing < 1):
-        raise ValueError(
+        raise UserError(
             f"sibling_cos is {sibling_cos} and co_firing {co_firing}; "
             "both are correlations from 0 to 1, co_firing below 1"
         )
     crowded = [(b, q) for b, q in zip(branching[1:], rate[1:]) if co_firing is None and b * q > 1 + 1e-9]
     if crowded:
-        raise ValueError(
+        raise UserError(
             f"{crowded[0][0]} siblings that exclude each other cannot fire at rate {crowded[0][1]} each: "
             f"lower the rate to 1/{crowded[0][0]}, or set co_firing"
         )
@@ -69,7 +70,7 @@ def grow_tree(
     sibling_cos: float = 0.0,  # ρ, cosine of siblings
     co_firing: float | None = None,  # None: siblings exclude each other; else the correlation behind their firing
 ) -> ToyTree:
-    "Draw the directions of a tree. Cost: F·d. Raises ValueError for sizes and rates that cannot be."
+    "Draw the directions of a tree. Cost: F·d. Raises UserError for sizes and rates that cannot be."
     _check(branching, rate, sibling_cos, co_firing)
     rows, parents, first = (
         [unit_rows(torch.randn(branching[0], d, generator=generator))],

@@ -23,6 +23,12 @@ ROOMS = {"guides", "experiments", "theory", "tutorials", "reports", "benchmarks"
 PAGES = {"index.ipynb", "glossary.ipynb"}  # pages that stand at the top
 DIRECTIVE = re.compile(r"^\s*#\s*\|\s*([\w-]+):?\s*(.*)$")
 EXPORTS = {"export", "exports", "exporti"}
+OWN_ERRORS = {  # what pydantic calls must raise ValueError; the readers of these notebooks turn it into UserError
+    "01_results.ipynb",
+    "02_config.ipynb",
+    "03_manifest.ipynb",
+    "03_assets/07_taxonomy.ipynb",
+}
 SHOWN = 5  # places printed of a broken bound without --list
 
 
@@ -296,6 +302,20 @@ def names_and_tests(notebooks: list[Notebook]) -> list[Measure]:
     ]
 
 
+def is_bare(node: ast.AST) -> bool:
+    "Whether a statement ends in an error that the command line shows as a traceback"
+    raised = getattr(node, "exc", None) if isinstance(node, ast.Raise) else None
+    name = getattr(getattr(raised, "func", raised), "id", "")
+    return isinstance(node, ast.Assert) or name in ("ValueError", "AssertionError", "Exception")
+
+
+def errors(notebooks: list[Notebook]) -> list[Measure]:
+    "Whatever a user can do wrong is told in one sentence, by UserError"
+    cells = [c for n in notebooks if n.path not in OWN_ERRORS for c in n.cells if c.exported]
+    bare = [c.place for c in cells for node in ast.walk(parsed(c.source)) if is_bare(node)]
+    return [Measure("assertions and ValueErrors in exported code, where UserError belongs", len(bare), 0, bare)]
+
+
 def outputs(notebooks: list[Notebook]) -> list[Measure]:
     "Pages that show nothing, and phase notebooks that are not empty"
 
@@ -334,6 +354,7 @@ MEASURES: list[Callable[[list[Notebook]], list[Measure]]] = [
     cell_sizes,
     long_lines,
     names_and_tests,
+    errors,
     outputs,
 ]
 

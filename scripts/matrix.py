@@ -85,7 +85,7 @@ def resolved(cell: Cell, folder: Path) -> tuple[dict[str, str], str]:
 def tested(cell: Cell, folder: Path) -> str:
     "What is wrong with an environment that is really made; says so where this Python is not here"
     found = shutil.which("python" + ".".join(cell.python.split(".")[:2]))
-    if found is None:
+    if found is None or subprocess.run([found, "--version"], capture_output=True).returncode:  # pyenv's may be hollow
         return f"python{cell.python} is not here"
     venv = folder / f"venv-{cell.python}-{cell.versions}"
     subprocess.run([found, "-m", "venv", str(venv)], check=True)

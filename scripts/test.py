@@ -57,6 +57,7 @@ def tree_checks() -> list[bool]:
         passes("the wheel carries all a run needs", "python", "scripts/wheel.py"),
         passes("SAELens reads an exported run in an environment of its own", "python", "scripts/saelens.py"),
         passes("faults are survived, a sample of each kind", "python", "scripts/faults.py", "--short"),
+        passes("a run is the same in a fresh process, on one thread and on two", "python", "scripts/repeat.py"),
         passes("the site has every page, and every link leads somewhere", "python", "scripts/docs.py", "--check"),
         passes("the explorer answers in a browser", "python", "scripts/browser.py"),
     ]

@@ -79,7 +79,7 @@ def _within_covariance(
 
 # %% ../../nbs/08_estimators/00_lda.ipynb #lda-share
 def _require_share(shrinkage: float) -> None:
-    "ValueError unless the shrinkage is above 0 and at most 1: without any, C may be singular."
+    "UserError unless the shrinkage is above 0 and at most 1: without any, C may be singular."
     if not 0 < shrinkage <= 1:
         raise UserError(f"shrinkage is {shrinkage}, but must be in (0, 1]: change geometry.lda_shrinkage")
 

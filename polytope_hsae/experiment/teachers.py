@@ -18,7 +18,7 @@ from torch import Tensor
 from ..activations.capture import decoder_blocks
 from ..activations.store import ActivationStore
 from ..config import Config, config_hash, load_config
-from ..core import UserError, atomic_write, read_tensors
+from ..core import UserError, atomic_write, one_thread, read_tensors
 from ..estimators.lda import LayerMap, concept_vectors, cross_layer_ridge, one_vs_rest_lda
 from ..estimators.teacher import Teacher, TeacherLayer, save_teacher
 from polytope_hsae.experiment.contexts import (
@@ -91,7 +91,8 @@ def _vectors(
     method = TOKEN_ESTIMATORS[cfg.teacher.estimator]
     rows_V = None if rng is None else nulls.relabelled(setup.concepts.lemma_V, _of_concepts(setup), rng)
     shrinkage = cfg.geometry.lda_shrinkage if method == "ridge" else None
-    return concept_vectors(setup.g_VD, words, method, shrinkage, rows_V)
+    with one_thread():  # a start that differs in a last digit is another model after some thousand steps
+        return concept_vectors(setup.g_VD, words, method, shrinkage, rows_V)
 
 # %% ../../nbs/16_experiment/03_teachers.ipynb #fitted-map
 class FittedMap(NamedTuple):

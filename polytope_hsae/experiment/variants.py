@@ -145,7 +145,7 @@ def flat_like(
     generator: torch.Generator | None = None,  # draws the rows
 ) -> FlatSAE:
     """A flat model with random rows, of a hierarchical model's L0 and size; parameters are matched to within one
-    latent. ValueError when fewer than L0 latents fit.
+    latent. UserError when fewer than L0 latents fit.
     """
     k = sae.topk_parent * (1 + sae.topk_child)
     n_latents = sae.n_latents if flat.match == "latents" else free_parameters(sae) // (2 * sae.d + 1)

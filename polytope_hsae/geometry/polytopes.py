@@ -15,6 +15,8 @@ from scipy.optimize import nnls
 from scipy.sparse import csr_matrix
 from torch import LongTensor, Tensor
 
+from ..core import UserError
+
 # %% ../../nbs/05_geometry/01_polytopes.ipynb #c006
 class HullProjection(NamedTuple):
     "Nearest points of a hull."
@@ -29,13 +31,13 @@ def hull_projection(
 ) -> HullProjection:
     """Exact Euclidean projection of points on the convex hull of some vertices.
 
-    Raises ValueError on an empty or non-finite hull. Cost: d·k² once, d·k per point, and one k×k non-negative least
+    Raises UserError on an empty or non-finite hull. Cost: d·k² once, d·k per point, and one k×k non-negative least
     squares per point."""
     if not len(vertices_KD):
-        raise ValueError("a hull needs at least one vertex, got none; check the concept vectors")
+        raise UserError("a hull needs at least one vertex, got none; check the concept vectors")
     if not (vertices_KD.isfinite().all() and x_ND.isfinite().all()):
         bad = int((~vertices_KD.isfinite()).sum() + (~x_ND.isfinite()).sum())
-        raise ValueError(f"{bad} coordinates of vertices and points are not finite; check the concept vectors")
+        raise UserError(f"{bad} coordinates of vertices and points are not finite; check the concept vectors")
     centre_D = vertices_KD.double().mean(0)
     edges_KD, rel_ND = vertices_KD.double() - centre_D, x_ND.double() - centre_D
     basis_DK = torch.linalg.qr(edges_KD.T).Q
@@ -106,11 +108,11 @@ def plan_hulls(
 ) -> HullPlan:
     """Draw random hulls that share no word with a family. Cost: one sparse product.
 
-    Raises ValueError on a family without words or with fewer than two children."""
+    Raises UserError on a family without words or with fewer than two children."""
     for f, (vertices, words) in enumerate(zip(vertex_F, word_F)):
         if len(vertices) < 2 or not len(words):
             found = f"family {f} has {len(vertices)} children and {len(words)} held-out words"
-            raise ValueError(f"{found}; give it at least 2 and 1, or leave it out")
+            raise UserError(f"{found}; give it at least 2 and 1, or leave it out")
     ends = np.cumsum([0] + [len(t) for t in token_sets])
     member_SR = csr_matrix((np.ones(ends[-1]), torch.cat(list(token_sets)).numpy(), ends))
     share_SS = (member_SR @ member_SR.T).toarray() > 0
@@ -162,16 +164,16 @@ def simplex_quality(
 ) -> SimplexQuality:
     """Compare vertices with a regular simplex of the same number. Cost: k²d.
 
-    Raises ValueError below three vertices or when all coincide."""
+    Raises UserError below three vertices or when all coincide."""
     K = len(vertices_KD)
     if K < 3:
-        raise ValueError(
+        raise UserError(
             f"{K} vertices always form a regular simplex; give at least 3 children, or leave the parent out"
         )
     v_KD = vertices_KD.double() - vertices_KD.double().mean(0)
     gram_KK = v_KD @ v_KD.T
     if gram_KK.trace() <= 0:
-        raise ValueError(f"all {K} vertices coincide, so they have no shape; check the concept vectors")
+        raise UserError(f"all {K} vertices coincide, so they have no shape; check the concept vectors")
     edges = torch.pdist(v_KD)
     regular_KK = (torch.eye(K).to(gram_KK) - 1 / K) / (K - 1)
     gram_KK = gram_KK / gram_KK.trace()
@@ -187,11 +189,11 @@ def vertex_accuracy(
 ) -> float:  # share in [0, 1]; chance 1/k
     """Mean over children of the share of their words nearest to their own vertex in the span of the vertices.
 
-    Raises ValueError on a child without words. Cost: ndk."""
+    Raises UserError on a child without words. Cost: ndk."""
     count_K = torch.bincount(label_N, minlength=len(vertices_KD))
     if len(count_K) != len(vertices_KD) or (count_K == 0).any():
         found = f"children have {count_K.tolist()} words for {len(vertices_KD)} vertices"
-        raise ValueError(f"{found}; each needs at least one: leave out children without words")
+        raise UserError(f"{found}; each needs at least one: leave out children without words")
     centre_D = vertices_KD.mean(0)
     basis_DK = torch.linalg.qr((vertices_KD - centre_D).T).Q
     nearest_N = torch.cdist((x_ND - centre_D) @ basis_DK, (vertices_KD - centre_D) @ basis_DK).argmin(1)

@@ -11,6 +11,7 @@ from typing import NamedTuple
 import torch
 from torch import Tensor
 
+from ..core import UserError
 from ..models.base import SparseCodes
 
 # %% ../../nbs/11_metrics/05_equal_rate.ipynb #values
@@ -35,9 +36,9 @@ def rate_cut(
     rate_C: Tensor,  # share of contexts to fire on
     mass_B: Tensor,  # how much each context counts
 ) -> Cut:
-    "The cut at which each latent fires on a given share of contexts. ValueError where none counts. Cost: a sort."
+    "The cut at which each latent fires on a given share of contexts. UserError where none counts. Cost: a sort."
     if not mass_B.sum() > 0:
-        raise ValueError(f"none of {len(mass_B)} contexts counts for any concept; a rate needs labelled contexts")
+        raise UserError(f"none of {len(mass_B)} contexts counts for any concept: a rate needs a labelled one")
     wanted_C, (ranked_BC, order_BC) = rate_C * mass_B.sum(), value_BC.sort(dim=0, descending=True, stable=True)
     at_C = (mass_B[order_BC].cumsum(0) < wanted_C * (1 - 1e-9)).sum(0).clamp(max=len(value_BC) - 1)
     threshold_C = ranked_BC.gather(0, at_C[None])[0]

@@ -76,7 +76,7 @@ class Scores(NamedTuple):
 
 # %% ../../nbs/11_metrics/03_evaluate.ipynb #c007
 def _require_labels(sums: ConceptActivations, split: str) -> None:
-    "ValueError when a split has no context of any concept: a score over nothing would be a made-up figure"
+    "UserError when a split has no context of any concept: a score over nothing would be a made-up figure"
     if not sums.contexts_C.sum():
         raise UserError(
             f"the {split} split holds no context whose next word belongs to a concept; "

@@ -20,6 +20,7 @@ from scipy.special import expit
 from scipy.stats import rankdata
 from torch import Tensor
 
+from ..core import UserError
 from ..models.base import SparseCodes
 
 # %% ../../nbs/11_metrics/02_probing.ipynb #c006
@@ -173,7 +174,7 @@ def dense_probes(
     x, concept_C = features(train), readable((train, test), n_concepts, least)
     y_NC, test_NC = _positives(train, concept_C), _positives(test, concept_C)
     if len(penalties) > 1 and validation is None:
-        raise ValueError(f"{len(penalties)} penalties need contexts to choose by; pass validation, or one penalty")
+        raise UserError(f"{len(penalties)} penalties need contexts to choose by; pass validation, or one penalty")
     if not len(concept_C):
         none = ProbeScores(*(np.empty(0),) * 3)
         return DenseProbes(concept_C, np.empty((0, x.shape[1])), none, penalties[0], test_NC)
@@ -228,11 +229,11 @@ def absorption(
 ) -> Absorption:
     """Absorption by SAEBench's calculator, slot by slot on sparse codes.
 
-    Raises ValueError unless decoder rows have unit norm.
+    Raises UserError unless decoder rows have unit norm.
     """
     norm_L = W_dec_LD.norm(dim=1)
     if (norm_L - 1).abs().max() > 1e-3:
-        raise ValueError(
+        raise UserError(
             f"decoder rows have norms from {norm_L.min():.3g} to {norm_L.max():.3g}; "
             "absorption needs unit rows, fold the norms into the codes"
         )

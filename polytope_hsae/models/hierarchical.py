@@ -14,7 +14,7 @@ from fastcore.basics import patch
 from torch import Tensor, nn
 
 from ..assets.shares import rows_of_all, share
-from ..core import side_by_side
+from ..core import UserError, side_by_side
 from .base import SAE, SAEOutput, SparseCodes, remove_parallel, unit_rows
 from .flat import FlatSAE
 from .kernels import Pattern, dots_at, k_largest, sparse_decode
@@ -79,7 +79,7 @@ class HierarchicalSAE(SAE):
             ("subspace_dim", subspace_dim, d, "d"),
         ):
             if not 1 <= value <= limit:
-                raise ValueError(
+                raise UserError(
                     f"{name} is {value}, but must be between 1 and {of} = {limit}: lower {name} or raise {of}"
                 )
         self.m_top, self.topk_parent, self.subspace_dim = m_top, topk_parent, subspace_dim

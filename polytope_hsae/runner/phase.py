@@ -5,7 +5,7 @@
 # %% auto #0
 __all__ = ['PHASES', 'NOTEBOOKS', 'Phase', 'experiments_dir', 'notebook_of', 'phase_key', 'run_cells', 'peak_mib',
            'settings_checksum', 'files_left', 'restore_results', 'verify_run', 'saved_values', 'headlines',
-           'PhaseContext', 'require_phases', 'open_phase']
+           'PhaseContext', 'require_phases', 'threads_note', 'open_phase']
 
 # %% ../../nbs/19_runner/00_phase.ipynb #c003
 import atexit
@@ -274,6 +274,13 @@ def saved_values(
             "polytope-hsae run --config …"
         ) from e
 
+# %% ../../nbs/19_runner/00_phase.ipynb #threads
+def _threads() -> int:
+    "Threads that PyTorch computes on"
+    import torch  # here, so that the command line starts without it
+
+    return torch.get_num_threads()
+
 # %% ../../nbs/19_runner/00_phase.ipynb #headlines
 def headlines(
     results: Sequence[Result],  # of one phase
@@ -318,7 +325,8 @@ class PhaseContext(NamedTuple):
     ) -> str:  # one sentence: time and peak memory
         "Write the phase's figures, to trackers as well, and its part of the run's list; returns what the phase cost."
         seconds, mib, phase = self.seconds, peak_mib(), self.phase
-        write_phase(self.run_dir, phase.number, results, seconds, mib, metadata)
+        counts = {**(metadata or {}), "threads": _threads()}
+        write_phase(self.run_dir, phase.number, results, seconds, mib, counts)
         own = load_results(self.run_dir).phases[phase.number]
         atomic_write(self.dir / "results.json", own.model_dump_json(indent=1))
         left = files_left(self.cfg, self.run_dir, phase.number)
@@ -347,6 +355,19 @@ def require_phases(
                 f"run: polytope-hsae run --phase {p} with the same configuration"
             )
 
+# %% ../../nbs/19_runner/00_phase.ipynb #threads-note
+def threads_note(
+    run_dir: Path,  # the run's folder
+    phase: int,  # the phase that is about to run
+) -> str:  # empty where all earlier ones had as many, or did not say
+    "One line for a phase that has another number of threads than an earlier one: sums over threads differ in rounding."
+    had = {p: found.metadata.get("threads") for p, found in load_results(run_dir).phases.items() if p < phase}
+    for p, n in had.items():
+        if n not in (None, now := _threads()):
+            told = f"phase {p} was computed on {n} threads and phase {phase} has {now}"
+            return f"{told}: the last digits of figures may differ (OMP_NUM_THREADS={n} keeps them)"
+    return ""
+
 # %% ../../nbs/19_runner/00_phase.ipynb #c015_1
 def _require_same_settings(cfg: Config, run_dir: Path, phase: int) -> None:
     "Raise UserError when earlier phases of this folder were run with other settings, or left what is not there now."
@@ -373,7 +394,7 @@ def open_phase(
     overrides: Sequence[str],  # dotted `section.key=value`
     phase: int,  # 1 … 4
 ) -> PhaseContext:
-    """Start a phase.
+    """Start a phase; says in one line when earlier ones were computed on another number of threads.
 
     Raises UserError when the configuration is wrong, an earlier phase is missing, had other settings or was damaged, or
     another process works in the folder.
@@ -388,4 +409,6 @@ def open_phase(
     held.enter_context(hold(run_dir / PHASE_LOCK))
     atexit.register(held.close)
     save_resolved(cfg, run_dir)
+    if note := threads_note(run_dir, phase):
+        print(note)
     return PhaseContext(cfg, PHASES[phase], run_dir, time.monotonic(), held)

@@ -12,6 +12,7 @@ from typing import NamedTuple
 import numpy as np
 from scipy import stats
 
+from ..core import UserError
 from .paired import MIN_SEEDS
 
 # %% ../../nbs/04_stats/03_power.ipynb #components-class
@@ -26,11 +27,11 @@ class Components(NamedTuple):
 def variance_components(
     gap_SC: np.ndarray,  # differences; columns with a NaN are left out
 ) -> Components:  # those that come out negative are 0
-    "Two-way analysis of variance with random rows and columns. Raises ValueError for less than 2 × 2."
+    "Two-way analysis of variance with random rows and columns. Raises UserError for less than 2 × 2."
     gap_SC = np.asarray(gap_SC, float)[:, np.isfinite(gap_SC).all(0)]
     S, C = gap_SC.shape
     if min(S, C) < 2:
-        raise ValueError(f"{S} seeds × {C} concepts cannot be taken apart; pass at least 2 × 2")
+        raise UserError(f"{S} seeds × {C} concepts cannot be taken apart; pass at least 2 × 2")
     row_S, column_C, mean = gap_SC.mean(1), gap_SC.mean(0), gap_SC.mean()
     cell = np.square(gap_SC - row_S[:, None] - column_C + mean).sum() / ((S - 1) * (C - 1))
     rest = lambda values, among: max(values.var(ddof=1) - cell / among, 0.0)

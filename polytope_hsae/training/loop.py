@@ -184,6 +184,7 @@ def save(
         "rng": rng_state(),
         "source": source or self.source.state(),
         "activations": self.activations,
+        "threads": torch.get_num_threads(),
         "best": self.best,
     }
     return save_checkpoint(self.checkpoints, self.step, state, self.options.keep_last_k)
@@ -230,6 +231,16 @@ def _newest(checkpoints: Path) -> tuple[int, dict[str, Any]]:
         )
     return found
 
+# %% ../../nbs/12_training/07_loop.ipynb #loop-threads
+@patch
+def _threads_note(self: TrainRun, state: Mapping[str, Any]) -> str:
+    "One line for a training that goes on with another number of threads; nothing where none does, or on a GPU"
+    begun, now = state.get("threads"), torch.get_num_threads()
+    if self.is_over or self.source.device.type != "cpu" or begun in (None, now):
+        return ""
+    told = f"a training begun on {begun} threads goes on at step {self.step} with {now}: its last digits may differ"
+    return f"{told} (OMP_NUM_THREADS={begun} keeps them)"
+
 # %% ../../nbs/12_training/07_loop.ipynb #loop-begin
 @patch
 def begin(self: TrainRun, resume: bool) -> None:
@@ -248,6 +259,8 @@ def begin(self: TrainRun, resume: bool) -> None:
             self.save()
         else:
             self._load(*found)
+            if note := self._threads_note(found[1]):
+                tqdm.write(note)
         total_of(0, self.source.device)
         self.log = RunLog(self.folder, self.step)
     self.started = time.perf_counter(), self.activations

@@ -17,7 +17,7 @@ from torch import LongTensor, Tensor
 from torch.nn.functional import embedding_bag
 
 from ..concepts.selection import edges_between
-from ..core import TooFew
+from ..core import TooFew, UserError
 from ..estimators.batched import plan_estimation
 from ..estimators.lda import TokenMethod, concept_vectors
 
@@ -148,10 +148,10 @@ def without_lemmas(
 
 # %% ../../nbs/09_validation/00_design.ipynb #design-require
 def _require_words(token_sets: list[LongTensor]) -> None:
-    "ValueError when the token ids of a synset are not sorted and distinct."
+    "UserError when the token ids of a synset are not sorted and distinct."
     for s, tokens in enumerate(token_sets):
         if not (tokens.diff() > 0).all():
-            raise ValueError(
+            raise UserError(
                 f"token_sets[{s}] is not in ascending order without repeats: sort it and pass each word once"
             )
 
@@ -212,7 +212,7 @@ def plan_study(
 ) -> Study:
     """Fix all splits of a set of concepts; synsets with too few words for one of them are left out.
 
-    Raises TooFew when fewer than two synsets are left, and ValueError when token ids are not sorted and unique.
+    Raises TooFew when fewer than two synsets are left, and UserError when token ids are not sorted and unique.
     """
     _require_words(token_sets)
     rank_V = torch.arange(len(lemma_V)) if rank_V is None else rank_V

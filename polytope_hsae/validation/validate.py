@@ -20,7 +20,7 @@ from torch import Tensor
 from tqdm.auto import tqdm
 
 from ..config import versions
-from ..core import atomic_write, side_by_side
+from ..core import UserError, atomic_write, side_by_side
 from ..results import Result
 from ..stats import nulls
 from ..stats.inference import holm, paired_effect, percentile_interval, subtree_weights, weighted_medians
@@ -58,7 +58,7 @@ def null_rows(
     rng: np.random.Generator,
     others: Mapping[str, Tensor] = {},  # further unembeddings in the unified space, by name
 ) -> Tensor:  # [R, D]
-    "Rows of one null draw. Raises ValueError for an unknown null."
+    "Rows of one null draw. Raises UserError for an unknown null."
     if null in others:
         return others[null][nulls.shuffled(len(others[null]), rng)[study.used_R]]
     if null == "gaussian":
@@ -72,7 +72,7 @@ def null_rows(
         member_V[study.used_R[torch.cat(study.token_sets)]] = True
         perm_V = nulls.relabelled(study.lemma_V, member_V, rng)
     else:
-        raise ValueError(f"unknown null '{null}'; use {', '.join([*DRAWS, *others])}")
+        raise UserError(f"unknown null '{null}'; use {', '.join([*DRAWS, *others])}")
     return g_VD[perm_V[study.used_R]]
 
 # %% ../../nbs/09_validation/06_validate.ipynb #draws-add
@@ -156,10 +156,10 @@ def _drawn(
 
 # %% ../../nbs/09_validation/06_validate.ipynb #require-finite
 def _require_finite(g_VD: Tensor) -> None:
-    "ValueError when rows hold NaN or infinite values."
+    "UserError when rows hold NaN or infinite values."
     bad = ~torch.isfinite(g_VD).all(1)
     if bad.any():
-        raise ValueError(
+        raise UserError(
             f"{int(bad.sum())} unembedding rows hold NaN or infinite values (first: row {int(bad.nonzero()[0])}); "
             "check the model's weights"
         )
@@ -178,7 +178,7 @@ def validate_geometry(
     others: Mapping[str, Tensor] = {},  # further unembeddings in the unified space; a null each, drawn as `draws` says
     folder: Path | None = None,  # keeps the draws, a file `variant-null.npz` for each kind; None: nothing is kept
 ) -> GeometryValidation:
-    "Every claim beside every null. Raises ValueError on rows that are not finite. Cost: one estimation per draw."
+    "Every claim beside every null. Raises UserError on rows that are not finite. Cost: one estimation per draw."
     _require_finite(g_VD)
     plan, rows = plan_simplices(study), g_VD[study.used_R]
     vectors = study_vectors(rows, study, estimator)

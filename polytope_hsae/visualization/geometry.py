@@ -17,6 +17,7 @@ import seaborn as sns
 from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 
+from ..core import UserError
 from ..results import Result, count_text, select
 from .style import NULL_COLOUR, PAGE, PALETTE, _caption, _figure
 
@@ -300,10 +301,10 @@ def polytope(
 ) -> Figure:
     """A concept's children as a polytope, with words around its vertices.
 
-    Raises ValueError unless dims is 2 or 3 and below the number of children.
+    Raises UserError unless dims is 2 or 3 and below the number of children.
     """
     if dims not in (2, 3) or dims >= len(child_CD):
-        raise ValueError(
+        raise UserError(
             f"dims is {dims}, but {len(child_CD)} children span {len(child_CD) - 1} dimensions: "
             "give 2 or 3, and at most that"
         )

@@ -15,6 +15,7 @@ import pandas as pd
 from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 
+from ..core import UserError
 from ..results import PhaseResults, Result, measure_text, minus, select, variant_text
 from .style import PAGE, PALETTE, _caption, _figure, _legend_on_top, colours
 
@@ -140,7 +141,7 @@ def dose_response(
     "Steering measures against magnitude, one line per method with its 95 % interval"
     rows = select(results, statistic=tuple(panels), level=level, kind="value")
     if not rows:
-        raise ValueError(
+        raise UserError(
             f"none of {len(results)} results is about steering a {level}; run the steering of that level first"
         )
     columns = min(len(panels), 2)
