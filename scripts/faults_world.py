@@ -104,6 +104,8 @@ def execute_here(notebook: Path, out: Path, parameters: dict, label: str) -> Non
         import matplotlib.pyplot as plt
 
         plt.close("all")
+        if "ctx" in names:  # a kernel that ends lets go of the folder
+            names["ctx"].held.close()
         nbformat.write(nb, out)
 
 
