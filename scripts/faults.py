@@ -16,6 +16,7 @@ import errno
 import importlib
 import itertools
 import json
+import math
 import os
 import random
 import re
@@ -23,12 +24,13 @@ import resource
 import runpy
 import shutil
 import signal
+import socket
 import sys
 import tempfile
 import time
 from collections import Counter
 from pathlib import Path
-from typing import Any, Callable, Iterator
+from typing import Any, Callable, Iterator, Sequence
 from unittest.mock import patch
 
 import psutil
@@ -55,6 +57,7 @@ from polytope_hsae.activations.store import ActivationStore
 from polytope_hsae.config import absolute_paths, load_config
 from polytope_hsae.core import UserError, one_line
 from polytope_hsae.runner import cli
+from polytope_hsae.runner.lock import PHASE_LOCK, RUN_LOCK
 from polytope_hsae.runner.phase import PHASES, experiments_dir, verify_run
 
 capture = importlib.import_module("polytope_hsae.activations.capture")  # the door has a function of this name
@@ -98,14 +101,16 @@ class Faults:
     def __init__(self, home: Path, short: bool):
         self.home, self.short, self.failed, self.passed, self.wanted = home, short, [], Counter(), 40
         make_world(home)
-        self.run, self.other = home / "runs" / "whole", home / "runs" / ODD
-        for run, seed in ((self.run, 123), (self.other, 321)):
-            began = time.monotonic()
-            part = ("--phase", "1", "--phase", "2") if short and run == self.other else ()
-            code, _, err = call("run", *settings(home, run, **{"run.seed": seed}), *part)
-            assert code == 0, err
-            self.seconds = time.monotonic() - began
-        self.check("storage: a path with spaces, brackets, %, quotes", ODD, "")
+        self.run, self.other, self.umask = home / "runs" / "whole", home / "runs" / ODD, 0o027
+        part = ("--phase", "1", "--phase", "2") if short else ()
+        with masked(self.umask):
+            code, _, err = call("run", *settings(home, self.other, **{"run.seed": 321}), *part)
+        assert code == 0, err
+        began = time.monotonic()
+        with patch("os.fsync", wraps=os.fsync) as written:
+            code, _, err = call("run", *settings(home, self.run))
+        assert code == 0, err
+        self.seconds, self.writes = time.monotonic() - began, written.call_count
         self.truth = figures(self.run)
         self.page = self.shown(self.run)
 
@@ -136,15 +141,19 @@ class Faults:
         "What is wrong after `run --resume`: figures that differ, a traceback, no sentence"
         code, _, err = call("run", "--resume", "--set", f"logging.save_dir={run}")
         if code:
-            return one_sentence(code, err)
+            return self.refused(code, err)
         return "" if figures(run) == self.truth and self.shown(run) == self.page else "other figures, exit code 0"
 
     def reported(self, run: Path) -> str:
         "What is wrong with the report of a damaged run"
         code, out, err = call("report", str(run))
         if code:
-            return one_sentence(code, err)
+            return self.refused(code, err)
         return "" if self.shown(run) == self.page else "another report, exit code 0"
+
+    def refused(self, code: int, err: str) -> str:
+        "What is wrong with a refusal of a damaged run: no sentence, or no command that helps"
+        return one_sentence(code, err) or ("" if "polytope-hsae run" in err else f"no command: {err.strip()!r}")
 
     def seen(self, run: Path) -> str:
         "What is wrong when a damaged run is asked whether it is whole"
@@ -155,11 +164,15 @@ class Faults:
                 return ""
             ActivationStore(run / "activations").load()
         except UserError as e:
-            return one_sentence(2, f"error: {one_line(str(e), 400)}")
+            return self.refused(2, f"error: {one_line(str(e), 400)}")
         return "not seen"
 
     def damaged_files(self) -> None:
-        "Every file of the run, damaged in every way: reported, then resumed"
+        "Every file of the run, damaged in every way: reported, then resumed; none of it is asked of a whole one"
+        with self.copy() as run:
+            wrong = "damage is seen where there is none" if self.seen(run) != "not seen" else ""
+            (run / "report.html").unlink()
+            self.check("no damage", "a whole run", wrong or self.reported(run) or self.resumed(run))
         names = sorted(str(p.relative_to(self.run)) for p in self.run.rglob("*") if p.is_file())
         cases = [(name, how) for name in names if not AIDS.fullmatch(name) for how in DAMAGES]
         if self.short:  # every kind of file in some way, every way on some file
@@ -292,9 +305,10 @@ class Faults:
     def sample(self) -> None:
         "For `make test`: one run that meets a full disk, is asked for twice, and is killed, until it is through"
         run, draw = self.home / "runs" / f"{ODD} again", random.Random(time.time_ns())
-        self.check(
-            "storage: disk full", "a sample", said_apart(lambda: self.filled(run, errno.ENOSPC, draw.randrange(40)))
-        )
+        self.odd_run()
+        self.stale_locks([RUN_LOCK])
+        at = draw.randrange(40)
+        self.check("storage: disk full", f"at write {at}", said_apart(lambda: self.filled(run, errno.ENOSPC, at)))
         child = self.started_and_asked_for_again(run)
         time.sleep(draw.uniform(0, 0.3 * self.seconds))
         os.kill(child, signal.SIGKILL)
@@ -321,8 +335,12 @@ class Faults:
 
     def goes_on(self, run: Path, code: int, err: str) -> str:
         "What is wrong after a run that could not write: no sentence, or it does not go on when it can"
-        if code and (wrong := one_sentence(code, err, (1, 2))):
+        if wrong := one_sentence(code, err, (1, 2)):
             return wrong
+        return self.through(run)
+
+    def through(self, run: Path) -> str:
+        "What is wrong after a run that is begun or goes on, and nothing is in its way"
         code, _, err = call("run", *settings(self.home, run))
         return f"exit code {code}: {err[-300:]!r}" if code else left_wrong(run, self.truth)
 
@@ -337,12 +355,12 @@ class Faults:
 
         with patch("os.fsync", full):
             code, _, err = call("run", *settings(self.home, run))
-        return one_sentence(code, err, (1, 2)) if code else ""
+        return one_sentence(code, err, (1, 2))
 
     def unwritten(self, number: int, writes: int) -> str:
         "The same, and then the run is given room"
         run = self.home / "runs" / "unwritten"
-        wrong = self.filled(run, number, writes) or self.goes_on(run, 0, "")
+        wrong = self.filled(run, number, writes) or self.through(run)
         shutil.rmtree(run)
         return wrong
 
@@ -371,44 +389,97 @@ class Faults:
         shutil.rmtree(run)
         return wrong
 
-    def elsewhere(self, threads: int = 1) -> str:
-        "A whole run under other circumstances"
-        torch.set_num_threads(threads)
-        run = self.home / "runs" / "elsewhere"
-        code, _, err = call("run", *settings(self.home, run))
-        if code:
-            return f"exit code {code}: {err[-300:]!r}"
-        found = figures(run)
+    def renamed(self, number: int, done: bool) -> str:
+        "A run that is killed while one of its renames takes long, before it is done or just after; then it goes on"
+        run, count, rename = self.home / "runs" / "renamed", itertools.count(), os.replace
+
+        def slowly(*args: Any) -> None:
+            last = next(count) >= number
+            if done or not last:
+                rename(*args)
+            if last:
+                os.kill(os.getpid(), signal.SIGKILL)
+
+        with patch("os.replace", slowly):
+            code = self.ended(self.started(run), 1e6)
+        wrong = self.through(run) if code == -signal.SIGKILL else f"exit code {code}, not killed"
         shutil.rmtree(run)
-        if threads > 1:
-            return apart(found, self.truth, 1e-4)
-        return "" if found == self.truth else "other figures"
+        return wrong
+
+    def two_threads(self) -> str:
+        "A whole run with another number of threads"
+        torch.set_num_threads(2)
+        run = self.home / "runs" / "threads"
+        code, _, err = call("run", *settings(self.home, run))
+        return f"exit code {code}: {err[-300:]!r}" if code else apart(figures(run), self.truth, 1e-4)
+
+    def afresh(self, **variables: str | None) -> str:
+        "A whole run in an interpreter that starts under other environment variables"
+        run = self.home / "runs" / "afresh"
+        code, _, err = python("run", *settings(self.home, run), kernels=False, **variables)
+        wrong = f"exit code {code}: {err[-300:]!r}" if code else left_wrong(run, self.truth)
+        shutil.rmtree(run, ignore_errors=True)
+        return wrong
+
+    def odd_run(self) -> None:
+        "The other run has an awkward path, and was made under another umask"
+        self.check("storage: a path with spaces, brackets, %, quotes", ODD, "")
+        wrong = (f"{p}: {p.stat().st_mode:o}" for p in (self.other, *self.other.rglob("*")) if not self.as_masked(p))
+        self.check("storage: modes follow the umask", f"{self.umask:o}", next(wrong, ""))
+
+    def as_masked(self, path: Path) -> bool:
+        "Whether a file or folder of the other run has the mode that its umask leaves"
+        return path.stat().st_mode & 0o777 == (0o777 if path.is_dir() else 0o666) & ~self.umask
+
+    def stale_locks(self, names: Sequence[str]) -> None:
+        "Locks that nobody holds any more: what was left here does no harm, and another machine's is told"
+        here, gone = socket.gethostname(), 2**22 + 1  # no process has this number
+        left = {"of a process that is gone": json.dumps({"host": here, "pid": gone}), "empty": "", "cut": '{"host": '}
+        for name, (what, content) in itertools.product(names, left.items()):
+            with self.copy() as run:
+                (run / name).write_text(content)
+                wrong = self.resumed(run) or (f"{name} is left over" if (run / name).exists() else "")
+                self.check("storage: a stale lock", f"{name} {what}", wrong)
+        for name in names:
+            with self.copy() as run:
+                (run / name).write_text(json.dumps({"host": "far-away", "pid": 1}))
+                code, _, err = call("run", "--resume", "--set", f"logging.save_dir={run}")
+                wrong = one_sentence(code, err) or ("" if "far-away" in err and f"delete {run / name}" in err else err)
+                (run / name).unlink()
+                self.check("storage: a stale lock", f"{name} of another machine", wrong or self.resumed(run))
 
     def storage(self) -> None:
-        "Disks that are full or read-only, no home, no cache"
+        "Disks that are full or read-only, renames that take long, locks of the dead, no home, no cache"
         draw = random.Random(time.time_ns())
+        self.odd_run()
+        self.stale_locks([RUN_LOCK, PHASE_LOCK])
         full = [(errno.ENOSPC, "disk full"), (errno.EDQUOT, "quota used up")]
         for number, name in full * 4:
-            at = draw.randrange(60)
+            at = draw.randrange(self.writes)
             self.check(f"storage: {name}", f"at write {at}", said_apart(lambda: self.unwritten(number, at)))
-        for size in (MIB // 4, MIB // 2, MIB, 2 * MIB, 3 * MIB):
-            wrong = said_apart(lambda: self.small_disk(size))
+        for done in (False, True) * 2:
+            at = draw.randrange(self.writes)
+            self.check("storage: slow rename", f"killed at rename {at}", self.renamed(at, done))
+        sizes = [-(-p.stat().st_size // 4096) * 4096 for p in self.run.rglob("*") if p.is_file()]
+        for share in (0.1, 0.3, 0.5, 0.7, 0.9):
+            wrong = said_apart(lambda: self.small_disk(int(share * sum(sizes))))
             if wrong.startswith("not tried"):
                 print(f"     a disk of its own: {wrong}", flush=True)
                 break
-            self.check("storage: disk full", f"a disk of {size} bytes", wrong)
-            self.check("storage: disk read-only", f"after one of {size} bytes", wrong)
-        for size in (4_000, 20_000, 200_000):
-            self.check("storage: disk full", f"files of {size} bytes", said_apart(lambda: self.short_files(size)))
-        self.check("storage: no HOME", "unset", said_apart(self.elsewhere, HOME=None, USER=None, XDG_CACHE_HOME=None))
-        self.check("storage: no HOME", "not there", said_apart(self.elsewhere, HOME="/nonexistent"))
+            self.check("storage: disk full", f"a disk of {share:.0%} of what is needed", wrong)
+            self.check("storage: disk read-only", f"after one of {share:.0%}", wrong)
+        for share in (0.01, 0.1, 0.5):
+            wrong = said_apart(lambda: self.short_files(int(share * max(sizes))))
+            self.check("storage: disk full", f"files of at most {share:.0%} of the largest", wrong)
+        self.check("storage: no HOME", "unset", self.afresh(HOME=None, USER=None, LOGNAME=None, XDG_CACHE_HOME=None))
+        self.check("storage: no HOME", "not there", self.afresh(HOME="/nonexistent", PYTHONHASHSEED="7"))
         nowhere = "/proc/nowhere"
         code, _, err = python("run", "--set", f"logging.save_dir={self.home / 'c'}", POLYTOPE_HSAE_CACHE=nowhere)
         self.check("storage: cache not writable", nowhere, one_sentence(code, err, (1, 2)))
         for encoding in ("ascii", "cp1252", "utf-8"):
             code, _, err = python("config", "check", "naïve 道 \u202e.yaml", PYTHONIOENCODING=encoding)
             self.check("storage: a terminal that cannot show everything", encoding, one_sentence(code, err))
-        self.check("same figures: two threads", "to 1e-4", said_apart(lambda: self.elsewhere(2)))
+        self.check("same figures: two threads", "to 1e-4", said_apart(self.two_threads))
 
     # ---- numbers
 
@@ -438,6 +509,16 @@ class Faults:
         shutil.rmtree(run, ignore_errors=True)
 
 
+@contextlib.contextmanager
+def masked(umask: int) -> Iterator[None]:
+    "While open, files that are made lack these permissions"
+    before = os.umask(umask)
+    try:
+        yield
+    finally:
+        os.umask(before)
+
+
 def command_of(process: psutil.Process) -> str:
     "The command line of a process; empty when it has ended"
     try:
@@ -450,17 +531,18 @@ def unfit(run: Path) -> str:
     "The first figure of a run that is neither finite nor said to be unknown"
     for phase in figures(run).values():
         for r in phase:
-            if r["value"] != r["value"] and r["verdict"] not in (None, "cannot tell", "not measured"):
+            if not math.isfinite(r["value"]) and r["verdict"] not in (None, "cannot tell", "not measured"):
                 return f"{r['statistic']} is {r['value']}, and the verdict {r['verdict']}"
     return ""
 
 
 def apart(found: dict[int, list], truth: dict[int, list], tolerance: float) -> str:
-    "The first figure that differs by more than this, relative to its size and to 1"
+    "The first figure that differs by more than this, relative to its size and to 1, or is known in one only"
     for p, phase in truth.items():
         for mine, theirs in zip(found[p], phase, strict=True):
             a, b = mine["value"], theirs["value"]
-            if a == a and b == b and abs(a - b) > tolerance * max(abs(a), abs(b), 1):
+            known = math.isfinite(a) and math.isfinite(b)
+            if abs(a - b) > tolerance * max(abs(a), abs(b), 1) if known else str(a) != str(b):
                 return f"{mine['statistic']} of phase {p} is {a} and {b}"
     return ""
 
@@ -484,7 +566,14 @@ def steep(self: Any, *args: Any, **named: Any) -> Any:
     return losses
 
 
-BACKWARD = training_step.Trainee._backward
+def deaf(self: Any, *args: Any, **named: Any) -> None:
+    "A step after which no parent can fire"
+    APPLY(self, *args, **named)
+    if hasattr(self.sae, "parent_bias_P"):
+        self.sae.parent_bias_P.data.fill_(-1e9)
+
+
+BACKWARD, APPLY = training_step.Trainee._backward, training_step.Trainee.apply
 stream = lambda change: lambda: spoiled(capture, "residual_stream", 9, change)
 PLANTED: dict[str, tuple[int, str, Callable[[], contextlib.AbstractContextManager]]] = {
     "NaN in the activations": (1, "NaN", stream(lambda t: t.index_fill(1, torch.tensor([3]), float("nan")))),
@@ -506,6 +595,7 @@ PLANTED: dict[str, tuple[int, str, Callable[[], contextlib.AbstractContextManage
         lambda: spoiled(training_step, "loss_terms", 9, lambda x: x._replace(l1_parent=x.l1_parent * float("nan"))),
     ),
     "infinity in a gradient": (2, "gradient norm inf", lambda: patch.object(training_step.Trainee, "_backward", steep)),
+    "every parent dead": (2, "no latent of .* fires", lambda: patch.object(training_step.Trainee, "apply", deaf)),
 }
 EDGES: dict[str, dict[str, Any]] = {
     "one parent": {"concepts.parents": 1},
@@ -548,6 +638,11 @@ PROMISES = {  # how the kinds of faults begin → what is promised, what is done
         "the same; then a look at the list",
         "the damage is named",
     ),
+    "no damage": (
+        "a whole run is kept as it is",
+        "none; then `report` and `run --resume`",
+        "no damage is seen, the same page and the same figures to the bit",
+    ),
     "kill or": (
         "nothing is lost, and nothing counted twice",
         "SIGKILL and SIGTERM at random moments of a run, with slow renames, again and again, then `run --resume`",
@@ -570,7 +665,8 @@ PROMISES = {  # how the kinds of faults begin → what is promised, what is done
     ),
     "storage": (
         "a disk that cannot be written costs nothing but time",
-        "disk full or quota used up at some write, small disks, small files, read-only, no HOME, no cache, odd paths",
+        "disk full or quota used up at some write, small disks, small files, read-only, a kill before or after a slow "
+        "rename, stale locks, no HOME, no cache, odd paths, another umask",
         "one sentence; given room, the same figures to the bit",
     ),
     "two runs": (
@@ -592,24 +688,18 @@ PROMISES = {  # how the kinds of faults begin → what is promised, what is done
 }
 
 
-def rows(faults: Faults) -> list[dict[str, Any]]:
-    "What was injected and what came of it, for the page on it"
-    count = lambda begin: sum(n for kind, n in faults.passed.items() if kind.startswith(begin))
-    return [
-        dict(promise=promise, fault=fault, times=count(begin), outcome=outcome)
-        for begin, (promise, fault, outcome) in PROMISES.items()
-        if count(begin)
-    ]
-
-
-def save(rows: list[dict[str, Any]]) -> None:
-    "Write counts for the page on faults; those of kinds that did not run stay"
+def save(part: str, counts: Counter) -> None:
+    "Write what a part has injected, by kind, for the page on faults; what other parts have injected stays"
     page = Path(__file__).resolve().parent.parent / "nbs" / "reports" / "faults.json"
-    kept = {row["promise"]: row for row in json.loads(page.read_text(encoding="utf-8"))}
-    kept |= {row["promise"]: row for row in rows}
-    order = [promise for promise, *_ in PROMISES.values()]
-    found = sorted((row for row in kept.values() if row["promise"] in order), key=lambda r: order.index(r["promise"]))
-    page.write_text(json.dumps(found, indent=1, ensure_ascii=False) + "\n", encoding="utf-8")
+    kept = {row["promise"]: row.get("of", {}) for row in json.loads(page.read_text(encoding="utf-8"))}
+    rows = []
+    for begin, (promise, fault, outcome) in PROMISES.items():
+        kinds = {kind: n for kind, n in counts.items() if kind.startswith(begin)}
+        of = {name: old for name, old in kept.get(promise, {}).items() if name != part}
+        of |= {part: kinds} if kinds else {}
+        times = sum(n for kinds in of.values() for n in kinds.values())
+        rows.append(dict(promise=promise, fault=fault, times=times, outcome=outcome, of=of))
+    page.write_text(json.dumps([r for r in rows if r["of"]], indent=1, ensure_ascii=False) + "\n", encoding="utf-8")
 
 
 def parts(faults: Faults) -> dict[str, Callable[[], None]]:
@@ -649,12 +739,12 @@ def main() -> int:
         print(f"a run in miniature finished twice in {time.monotonic() - started:.0f} s", flush=True)
         for name, part in parts(faults).items():
             if args.only in (None, name):
-                began, used, failed = time.monotonic(), os.times(), len(faults.failed)
+                began, used, failed, before = time.monotonic(), os.times(), len(faults.failed), Counter(faults.passed)
                 part()
                 cpu = sum(now - then for now, then in zip(os.times()[:4], used[:4]))
                 print(f"     {name}: {time.monotonic() - began:.0f} s, {cpu:.0f} s of CPU", flush=True)
                 if args.save and not args.short and len(faults.failed) == failed:
-                    save(rows(faults))
+                    save(name, faults.passed - before)
     for kind, n in faults.passed.items():
         print(f"ok   {n:6} {kind}")
     print(f"{time.monotonic() - started:.0f} s, {sum(os.times()[:4]):.0f} s of CPU")
