@@ -686,8 +686,8 @@ PROMISES = {  # how the kinds of faults begin → what is promised, what is done
     "numbers": (
         "what cannot be measured is named",
         "one parent, one concept, one child, no children, k = m_top, m_low = 1, learning rates of 10 and 10³, hardly "
-        "any validation words or none, a metric without full rank, targets and doses out of bounds; NaN, infinity, overflow "
-        "of float16 or no variance in activations, NaN in a loss, infinity in a gradient, every parent dead",
+        "any validation words or none, a metric without full rank, targets and doses out of bounds; NaN, infinity, "
+        "float16 overflow or no variance in activations, NaN in a loss, infinity in a gradient, every parent dead",
         "the sentence that is due, or a whole run",
     ),
     "input": (
