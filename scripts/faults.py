@@ -614,7 +614,7 @@ EDGES: dict[str, tuple[str, dict[str, Any]]] = {  # name → the sentence that i
     "every latent counted as dead": ("", {"hsae.dead_after": 1}),
     "an L1 weight of 1e6": ("", {"hsae.l1_parent": 1e6, "hsae.l1_child": 1e6}),
     "an empty validation split": ("three shares above 0", {"concepts.split": [0.75, 0.0, 0.25]}),
-    "hardly a validation split": ("", {"concepts.split": [0.98, 0.01, 0.01]}),
+    "hardly a validation split": ("are of one parent", {"concepts.split": [0.98, 0.01, 0.01]}),
     "a rank-deficient metric": ("is singular", NO_GUARD | {"model.name": "singular"}),
     "a rank-deficient metric with its guards": ("", {"model.name": "singular"}),
     "a metric without guards": ("", NO_GUARD),
