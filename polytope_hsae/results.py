@@ -347,7 +347,8 @@ def read_results(
     except OSError as e:
         raise UserError(f"{path} cannot be read ({e.strerror}): give a results.json that a run has written") from e
     except (ValueError, RecursionError) as e:  # JSON may be nested deeper than Python goes
-        cure = "run its phases again, or read it with the version that wrote it"
+        command = f"polytope-hsae run --resume --set 'logging.save_dir={Path(path).parent}'"
+        cure = f"read it with the version that wrote it, or run its phases again: {command}"
         raise UserError(f"{path} is no file of results ({_fault(e)}): {cure}") from e
 
 # %% ../nbs/01_results.ipynb #c016_1

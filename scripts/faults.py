@@ -28,6 +28,7 @@ import socket
 import sys
 import tempfile
 import time
+import traceback
 from collections import Counter
 from pathlib import Path
 from typing import Any, Callable, Iterator, Sequence
@@ -165,6 +166,8 @@ class Faults:
             ActivationStore(run / "activations").load()
         except UserError as e:
             return self.refused(2, f"error: {one_line(str(e), 400)}")
+        except Exception as e:
+            return f"{type(e).__name__}: {e}"
         return "not seen"
 
     def damaged_files(self) -> None:
@@ -750,7 +753,10 @@ def main() -> int:
         for name, part in parts(faults).items():
             if args.only in (None, name):
                 began, used, failed, before = time.monotonic(), os.times(), len(faults.failed), Counter(faults.passed)
-                part()
+                try:
+                    part()
+                except Exception:
+                    faults.check(name, "the harness itself", traceback.format_exc())
                 cpu = sum(now - then for now, then in zip(os.times()[:4], used[:4]))
                 print(f"     {name}: {time.monotonic() - began:.0f} s, {cpu:.0f} s of CPU", flush=True)
                 if args.save and not args.short and len(faults.failed) == failed:
