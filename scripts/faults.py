@@ -724,7 +724,7 @@ def parts(faults: Faults) -> dict[str, Callable[[], None]]:
         faults.kills(40)
 
     def fuzz() -> None:
-        for kind, tried, wrong in cases(faults.home / "input", faults.run, 60 if short else 5_000):
+        for kind, tried, wrong in cases(faults.home / "input", faults.run, 60 if short else 5_200):
             faults.check(f"input: {kind}", kind, "", tried)
             if wrong:
                 faults.check(f"input: {kind}", kind, wrong)
