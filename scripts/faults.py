@@ -65,6 +65,7 @@ from polytope_hsae.runner.phase import PHASES, experiments_dir, verify_run
 capture = importlib.import_module("polytope_hsae.activations.capture")  # the door has a function of this name
 training_step = importlib.import_module("polytope_hsae.training.step")
 MIB = 2**20
+TUNED = {"training.tune.lr": [3e-4, 1e-2], "training.tune.steps": 8}  # beside the settings of a run in miniature
 
 # ---- files that are damaged
 
@@ -203,15 +204,24 @@ class Faults:
 
     # ---- kills
 
-    def started(self, run: Path, *more: str, kernels: bool = False, **variables: str | None) -> int:
+    @cached_property
+    def tuned_truth(self) -> dict[int, list]:
+        "The figures of an undisturbed run that tunes as well"
+        run = self.home / "runs" / "tuned"
+        code, _, err = call("run", *settings(self.home, run, **TUNED))
+        assert code == 0, err
+        return figures(run)
+
+    def started(self, run: Path, *more: str, kernels: bool = False, tuned: bool = False) -> int:
         "A child process that runs the study in this folder; its number"
 
         def work() -> int:
-            code, _, err = call("run", *(more or settings(self.home, run)), kernels=kernels)
+            asked = more or settings(self.home, run, **(TUNED if tuned else {}))
+            code, _, err = call("run", *asked, kernels=kernels)
             (self.home / "said").write_text(err)
             return code
 
-        return child_process(work, **variables)
+        return child_process(work)
 
     def ended(self, child: int, patience: float) -> int | None:
         "The exit code of a child; None when it is still at work after so many seconds"
@@ -227,6 +237,7 @@ class Faults:
     ) -> int:
         "Kill a run at random moments, go on, until it is through: figures equal to the bit, nothing left over"
         killed, wrongs, resume = 0, [], ("--resume", "--set", f"logging.save_dir={run}")
+        truth = self.tuned_truth if how.get("tuned") else self.truth
         while True:
             more = resume if (run / "config.yaml").exists() else ()
             child = self.started(run, *more, **how)
@@ -234,9 +245,7 @@ class Faults:
                 break
             wrongs.append(kill(child))
             killed += 1
-        wrong = (
-            f"exit code {code}: {(self.home / 'said').read_text()[-300:]!r}" if code else left_wrong(run, self.truth)
-        )
+        wrong = f"exit code {code}: {(self.home / 'said').read_text()[-300:]!r}" if code else left_wrong(run, truth)
         for own in wrongs or [""]:
             self.check(kind, f"one of {killed} kills", own or wrong)
         shutil.rmtree(run)
@@ -254,7 +263,8 @@ class Faults:
         while n < wanted:
             moment = lambda: draw.uniform(0.05, 0.4 * self.seconds)
             with patch("os.replace", slowly):
-                n += self.killed_until_through("kill or SIGTERM at a random moment", run, wanted - n, moment, self.kill)
+                kind = "kill or SIGTERM at a random moment"
+                n += self.killed_until_through(kind, run, wanted - n, moment, self.kill, tuned=True)
 
     def kernels(self, wanted: int) -> None:
         "The whole with real kernels: once undisturbed without a network, then killed in every way at random moments"
@@ -263,10 +273,10 @@ class Faults:
             alone |= {"HF_HUB_OFFLINE": None, "PYTHONHASHSEED": str(draw.randrange(2**32))}
             work = lambda: (
                 runpy.run_path(str(self.home / "alone" / "sitecustomize.py")),
-                call("run", *settings(self.home, run), kernels=True),
+                call("run", *settings(self.home, run, **TUNED), kernels=True),
             )[1][0]
             code = self.ended(child_process(work, **alone), 1e6)
-            wrong = f"exit code {code}" if code else left_wrong(run, self.truth)
+            wrong = f"exit code {code}" if code else left_wrong(run, self.tuned_truth)
             self.check("same figures: kernels of their own, another PYTHONHASHSEED", run.name, wrong)
             asked = (self.home / "alone" / "asked").read_text()
             self.check("network: a run that cannot leave this machine", run.name, asked or wrong)
@@ -280,7 +290,7 @@ class Faults:
         while n < wanted:
             moment = lambda: draw.uniform(0.5, 0.35 * whole)
             kind = "kill of a run with kernels at a random moment"
-            n += self.killed_until_through(kind, run, min(14, wanted - n), moment, kill, kernels=True)
+            n += self.killed_until_through(kind, run, min(14, wanted - n), moment, kill, kernels=True, tuned=True)
             print(f"     {n} kills, {time.monotonic() - began:.0f} s", flush=True)
 
     def kill_with_kernels(self, child: int, how: str) -> str:
