@@ -56,7 +56,7 @@ from faults_world import (
 )
 
 from polytope_hsae.activations.store import ActivationStore
-from polytope_hsae.config import absolute_paths, load_config
+from polytope_hsae.config import absolute_paths, load_config, read_saved
 from polytope_hsae.core import UserError, one_line
 from polytope_hsae.runner import cli
 from polytope_hsae.runner.lock import PHASE_LOCK, RUN_LOCK
@@ -166,6 +166,7 @@ class Faults:
     def seen(self, run: Path) -> str:
         "What is wrong when a damaged run is asked whether it is whole"
         try:
+            read_saved(run)
             cfg = absolute_paths(load_config(run / "config.yaml"))
             verify_run(run)
             if any(cli.why_unfinished(cfg, run, p, experiments_dir()) for p in (1, 2, 3, 4)):
