@@ -1062,7 +1062,7 @@ def save_resolved(
 def read_saved(
     run_dir: Path | str,  # a run's folder
 ) -> dict[str, Any]:  # plain values, with `provenance`
-    "The configuration that a run has saved, as it stands there. Raises UserError when it was edited since."
+    "The configuration that a run has saved, as it stands there. Raises UserError when it was cut or edited since."
     path = Path(run_dir) / "config.yaml"
     try:
         text = path.read_text(encoding="utf-8")
@@ -1072,6 +1072,11 @@ def read_saved(
     if seal and above + _seal(above) != text:
         raise UserError(
             f"{path} was edited since the run wrote it; to run with what it says now: polytope-hsae run --config {path}"
+        )
+    if not seal and ((path.parent / "manifest.json").exists() or "\nprovenance:" not in text):
+        raise UserError(
+            f"{path} was cut since the run wrote it, and what is missing would be read as a default: start the run again "
+            "with polytope-hsae run --config …"
         )
     tree = parse_yaml(text, one_line(str(path)))
     if not isinstance(tree, dict):

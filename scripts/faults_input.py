@@ -121,8 +121,10 @@ def readers(run: Path) -> dict[str, tuple[Path, Callable[[Path], Any]]]:
     }
 
 
-def one_error(work: Callable[[], Any]) -> None:
-    "Do something; it may be refused in one sentence, within a second, and nothing else may happen"
+def one_error(work: Callable[[], Any], again: bool = True) -> None:
+    """Do something; it may be refused in one sentence, within a second, and nothing else may happen.
+
+    What takes longer is tried once more, so that a package that is imported at its first use does not count."""
     began = time.process_time()
     with warnings.catch_warnings():
         warnings.simplefilter("ignore")
@@ -134,6 +136,8 @@ def one_error(work: Callable[[], Any]) -> None:
                 shown = one_line(str(e), 400).encode(terminal, "backslashreplace").decode(terminal)
                 assert shown.isprintable(), shown
     took = time.process_time() - began
+    if took >= 1 and again:
+        return one_error(work, again=False)
     assert took < 1, f"took {took:.1f} s"
 
 
@@ -157,14 +161,14 @@ def doors(home: Path, run: Path) -> dict[str, Door]:
     lines, table = b'{"text": "a dog"}\n{"text": "a cat"}\n', b"id,text\n1,a dog\n2,a cat\n"
     tree = json.dumps(TAXONOMY).encode()[:300] + b"]}}"
     found = {
-        "configuration": Door(texts(), lambda text: load_config(written("a.yaml", raw(text))), False),
+        "configuration": Door(texts(), lambda text: load_config(written("a.yaml", raw(text))), False, 2),
         "bytes as configuration": Door(st.binary(max_size=300), lambda b: load_config(written("b.yaml", b)), True),
-        "override": Door(pairs, lambda text: absolute_paths(load_config("demo", [text])), False),
+        "override": Door(pairs, lambda text: absolute_paths(load_config("demo", [text])), False, 2),
         "name of a configuration": Door(texts(), load_config, False),
         "template": Door(frames, check_frame, False),
         "text source": Door(st.binary(max_size=400), lambda b: check_source(str(written("c.txt", b))), True),
         "JSON lines": Door(blobs(lines), lambda b: check_source(str(written("d.jsonl", b))), True),
-        "table": Door(blobs(table), lambda b: check_source(str(written("e.csv", b))), True),
+        "table": Door(blobs(table), lambda b: check_source(str(written("e.csv", b))), True, 2),
         "taxonomy": Door(blobs(tree), lambda b: read_taxonomy(written("f.yaml", b)), True),
     }
     for kind, (path, read) in readers(run).items():
@@ -173,7 +177,8 @@ def doors(home: Path, run: Path) -> dict[str, Door]:
             path.write_bytes(content)
             read(path)
 
-        found[kind] = Door(blobs(path.read_bytes()), damaged, True, 3 if path.stat().st_size > 2**16 else 1)
+        dear = kind == "model.safetensors" or path.stat().st_size > 2**16
+        found[kind] = Door(blobs(path.read_bytes()), damaged, True, 3 if dear else 1)
     return found
 
 
@@ -204,6 +209,7 @@ def cases(home: Path, run: Path, wanted: int) -> Iterator[tuple[str, int, str]]:
                 work(kept if door.binary else kept.decode("utf-8", "surrogatepass"))
             hypothesis.settings(max_examples=-(-wanted // door.cost), **how)(given(door.strategy)(work))()
         except Exception as e:
-            wrong = f"{type(e).__name__}: {e}"[:500] + f" ({kind}: {last[:300]})"
+            causes = [e, *getattr(e, "exceptions", ())]
+            wrong = "; ".join(f"{type(c).__name__}: {c}"[:400] for c in causes) + f" ({kind}: {last[:300]})"
         again()
         yield kind, tried, wrong

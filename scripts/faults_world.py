@@ -8,6 +8,7 @@ import os
 import random
 import re
 import signal
+import subprocess
 import sys
 import traceback
 from pathlib import Path
@@ -66,7 +67,7 @@ ODD = "an odd [place] %d {x} #1 ünï 'q'"  # the name of a folder that must do 
 
 
 def make_world(home: Path) -> None:
-    "A model, a taxonomy and a text, in a folder"
+    "A model, two that lack a dimension, a taxonomy and a text, in a folder"
     words = [word for kinds in TAXONOMY.values() for several in kinds.values() for word in several]
     others = [f"w{i}" for i in range(60)]
     vocabulary = {f"Ġ{word}": i for i, word in enumerate([*words, *others, "unknown"])}
@@ -76,8 +77,15 @@ def make_world(home: Path) -> None:
     shape = dict(hidden_size=16, intermediate_size=16, num_hidden_layers=2, num_attention_heads=2)
     torch.manual_seed(0)
     config = LlamaConfig(**shape, vocab_size=len(vocabulary), tie_word_embeddings=False, eos_token_id=len(words))
-    LlamaForCausalLM(config).save_pretrained(home / "model")
-    PreTrainedTokenizerFast(tokenizer_object=inner, eos_token="Ġw0").save_pretrained(home / "model")
+    model, tokenizer = LlamaForCausalLM(config), PreTrainedTokenizerFast(tokenizer_object=inner, eos_token="Ġw0")
+    lack = {"model": None, "singular": model.lm_head.weight[:, 0], "constant": model.model.norm.weight[:1]}
+    for name, part in lack.items():
+        whole = {key: value.clone() for key, value in model.state_dict().items()}
+        with torch.no_grad():
+            _ = part is None or part.zero_()
+        model.save_pretrained(home / name)
+        tokenizer.save_pretrained(home / name)
+        model.load_state_dict(whole)
     (home / "own.yaml").write_text(json.dumps(TAXONOMY))
     draw = random.Random(0)
     texts = (" ".join(draw.choice(words if draw.random() < 0.6 else others) for _ in range(30)) for _ in range(700))
@@ -104,6 +112,8 @@ def execute_here(notebook: Path, out: Path, parameters: dict, label: str) -> Non
         import matplotlib.pyplot as plt
 
         plt.close("all")
+        if "ctx" in names:  # a kernel that ends lets go of the folder
+            names["ctx"].held.close()
         nbformat.write(nb, out)
 
 
@@ -136,6 +146,8 @@ def left_wrong(run: Path, truth: dict[int, list]) -> str:
     if figures(run) != truth:
         return "other figures"
     log = [json.loads(line) for f in run.glob("training/*/log.jsonl") for line in f.read_text().splitlines()]
+    if not log:
+        return "no log"
     twice = {(line["model"], line["step"], "ev" in line, "val_1-EV" in line) for line in log}
     litter = [p for p in run.rglob("*") if p.name.startswith(".") or ".part." in p.name]
     return "a line of a log is there twice" if len(twice) < len(log) else f"left over: {litter[0]}" if litter else ""
@@ -225,10 +237,20 @@ socket.getaddrinfo = look_up
     yield {"PYTHONPATH": os.pathsep.join([str(folder), *filter(None, [os.environ.get("PYTHONPATH")])])}
 
 
-def python(*args: str, **variables: str | None) -> tuple[int, str, str]:
-    "Exit code, output and errors of the command line in a fresh interpreter"
-    import subprocess
+HERE = "import sys; sys.path.insert(0, sys.argv.pop(1)); import faults_world; faults_world.said(*sys.argv[1:])"
 
+
+def said(*args: str) -> None:
+    "For an interpreter of its own: `call`, with its output and its exit code"
+    code, out, err = call(*args)
+    sys.stdout.write(out)
+    sys.stderr.write(err)
+    sys.exit(code)
+
+
+def python(*args: str, kernels: bool = True, **variables: str | None) -> tuple[int, str, str]:
+    "Exit code, output and errors of the command line in a fresh interpreter"
     env = {k: v for k, v in (os.environ | variables).items() if v is not None}
-    done = subprocess.run([sys.executable, "-m", "polytope_hsae.runner", *args], capture_output=True, env=env)
+    start = ["-m", "polytope_hsae.runner"] if kernels else ["-c", HERE, str(Path(__file__).parent)]
+    done = subprocess.run([sys.executable, *start, *args], capture_output=True, env=env)
     return done.returncode, *(b.decode("utf-8", "backslashreplace") for b in (done.stdout, done.stderr))

@@ -19,7 +19,7 @@ from safetensors import safe_open
 from torch import Tensor
 
 from ..core import UserError, atomic_write, file_sha256, read_ahead, read_json, write_tensors
-from ..manifest import sealed, unseal
+from ..manifest import heal, sealed, unseal
 
 # %% ../../nbs/07_activations/02_store.ipynb #c006
 STORE_COLUMNS = ("resid", "token", "next_token", "doc", "split", "picked")
@@ -53,12 +53,12 @@ class StoreIndex(BaseModel):
 # %% ../../nbs/07_activations/02_store.ipynb #store-read-index
 def _read_index(folder: Path) -> dict[str, Any] | None:
     "The index of a store; None where there is none. Raises UserError when it was changed, or is of another version."
-    path, again = folder / "index.json", f"delete {folder} and run phase 1 again"
+    path, again = folder / "index.json", f"delete {folder}, then {heal(folder.parent)}"
     if not path.exists():
         return None
     index = read_json(path, again, dict[str, Any])
     if "metadata" not in index:  # until version 0.1, whose columns had other names too
-        raise UserError(f"{folder} holds activations stored by an earlier version: delete it and run phase 1 again")
+        raise UserError(f"{folder} holds activations stored by an earlier version: {again}")
     read_json(path, again, StoreIndex)
     if unseal(index) is False:
         raise UserError(f"{path} was cut or changed since it was written (its checksum differs): {again}")
@@ -169,7 +169,7 @@ class ActivationStore:
 
     def verified(self, shard: dict[str, Any]) -> Path:
         "The file of a shard; its checksum is computed the first time. Raises UserError when it is missing or changed."
-        path, again = self.folder / shard["name"], f"delete {self.folder} and run phase 1 again"
+        path, again = self.folder / shard["name"], f"delete {self.folder}, then {heal(self.folder.parent)}"
         if not path.exists():
             raise UserError(f"{path} is missing: {again}")
         if shard["name"] not in self._verified and file_sha256(path) != shard["sha256"]:

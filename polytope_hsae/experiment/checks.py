@@ -158,11 +158,16 @@ def _wrong_pools(cfg: Config, setup: Setup, contexts: Mapping[str, NextWords]) -
     for split in SPLITS:
         mapped = cfg.teacher.map_to_layer or setup.block is not None
         least = 2 if mapped and split != "test" else 1
+        spoken_N = setup.own_words(contexts[split].token_N, split, setup.labels.parent_V)
+        there = len(spoken_N[spoken_N >= 0].unique())
         if n[split] < least:
             yield f"the {split} split has {n[split]} contexts, but {least} are needed: {cure}"
-        elif not (setup.own_words(contexts[split].token_N, split, setup.labels.parent_V) >= 0).any():
+        elif not there:
             found = f"none of the {n[split]} contexts of the {split} split is followed by a {split} word of a parent"
             yield f"{found}, so that no concept can be scored: {cure}, or take a data.source that speaks of them"
+        elif there == 1:
+            found = f"all {split} words of parents that follow the {n[split]} contexts of the {split} split are of one"
+            yield f"{found} parent, but parents are compared with one another: {cure}, or change concepts.split"
     drawn = int(contexts["test"].random_N.sum())
     if drawn < 2:
         yield f"{drawn} test contexts are from documents drawn at random, but reconstruction is scored on these: {cure}"

@@ -81,6 +81,15 @@ def _mean_time(times_S: np.ndarray, budget: float, rng: np.random.Generator) -> 
     late, found = int(np.isnan(times_S).sum()), crossed_interval(np.nan_to_num(times_S, nan=budget), rng)
     return (found._replace(low=-np.inf, high=np.inf) if late else found), late
 
+# %% ../../nbs/16_experiment/11_curves.ipynb #no-level
+def _no_level(variant: str, against: str, name: str, seeds: Sequence[int]) -> Result:
+    "What stands in place of a time to a level that was never measured"
+    what = {"one_minus_ev": "1 − EV"}.get(name, name)
+    note = f"the {what} of {variant_text(against)} is unknown: the validation split holds too few contexts for it"
+    found = dict(statistic="steps_to", condition=name, variant=variant, unit="steps", note=note, seeds=list(seeds))
+    return Result(**found, value=np.nan, n=0, n_unit="seeds")
+
+
 # %% ../../nbs/16_experiment/11_curves.ipynb #c006_4
 def efficiency_results(
     log: pd.DataFrame,  # of `training_log`
@@ -90,7 +99,7 @@ def efficiency_results(
     controls: Sequence[str] = (),  # variants of the log that stand beside each figure as nulls
 ) -> list[Result]:
     """Steps each variant of the log takes to the final 1 − EV and purity of the variant its recipe names: mean over
-    seeds, 95 % interval, nulls
+    seeds, 95 % interval, nulls; NaN where that one's is unknown
     """
     budget, logged, results = float(log["step"].max()), list(dict.fromkeys(log["model"])), []
     space = lambda variant: variants[variant].cfg.hsae.space
@@ -99,6 +108,9 @@ def efficiency_results(
             against = variants[variant].against
             same_unit = against in logged and (name != "one_minus_ev" or space(variant) == space(against))
             if variant == against or not same_unit:
+                continue
+            if not all(len(_curve(log, against, seed, LEVELS[name][0])[0]) for seed in seeds):
+                results.append(_no_level(variant, against, name, seeds))
                 continue
             beside = [against, *(c for c in controls if c != variant and space(c) == space(against))]
             found = {

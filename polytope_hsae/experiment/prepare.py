@@ -13,6 +13,7 @@ import numpy as np
 import torch
 from torch import Tensor
 
+from ..activations.store import SPLITS, ActivationStore
 from ..assets.models import LoadedModel, load_model, load_tokenizer, resolve_device
 from ..assets.taxonomy import read_taxonomy
 from ..assets.unembed import Unembedding, unembedding
@@ -118,6 +119,17 @@ def prepare(
     block = None if m.layer == "last" else m.layer
     return Setup(loaded, head, geometry, geometry.tokens(head.weight_VD), concepts, selection, split_V, labels, block)
 
+# %% ../../nbs/16_experiment/02_prepare.ipynb #check-spread
+def _check_spread(store: ActivationStore) -> None:
+    "Raise UserError when the first residuals of a store are all the same. Cost: one shard is read."
+    resid_BD = next(store.stream(SPLITS["train"], ["resid"]))["resid"]
+    if len(resid_BD) > 1 and bool((resid_BD == resid_BD[:1]).all()):
+        raise UserError(
+            f"the first {len(resid_BD)} training residuals do not vary, so that nothing can be learned from them: take "
+            "another model.name or model.layer, or a data.source whose words differ"
+        )
+
+
 # %% ../../nbs/16_experiment/02_prepare.ipynb #open-run
 def open_run(
     cfg: Config,
@@ -135,4 +147,6 @@ def open_run(
     before = lambda packed: check_run(cfg, setup, packed_words(setup, packed))
     store = activation_store(cfg, setup, run_dir / "activations", before)
     check_run(cfg, setup, stored_words(setup, store))
+    if build:
+        _check_spread(store)
     return RunContext(cfg, setup, store, run_dir, training_seeds(cfg), np.random.default_rng(cfg.run.seed))

@@ -14,7 +14,7 @@ import pandas as pd
 import torch
 from torch import LongTensor, Tensor
 
-from ..core import TooFew
+from ..core import TooFew, UserError
 from ..results import Result, Verdict
 from polytope_hsae.stats.inference import (
     null_summary,
@@ -270,13 +270,18 @@ def ratio_invariance_results(
     """Median gain; median KL of the children's shares and the share of parents below twice the bound, at each α.
 
     The gain stands beside unrelated concepts, and no target is met where it is no larger than theirs; the shares stand
-    beside one child's vector of equal gain.
+    beside one child's vector of equal gain. Raises UserError where a push is so large that shares are no numbers.
     """
     results, unit = [], table[(table.draw < 0) & (table.alpha == table.alpha.iloc[0])].eval("gain = gain / alpha")
     weights = lambda: subtree_weights(study.subtree_S.numpy()[unit.parent], rng, n_boot)
     gain = _gain_result(unit, unrelated_NF, weights())
     for alpha, rows in table.groupby("alpha"):
         own, null = rows[rows.draw < 0], rows[rows.draw >= 0].groupby("draw").kl
+        if lost := int((~np.isfinite(own.kl)).sum()):
+            raise UserError(
+                f"after a push of {alpha:g} the shares of {lost} of {len(own)} parents are no numbers: give "
+                "eval.steering_magnitudes smaller values"
+            )
         args = own, null, weights()
         n_unit = f"parents × {own.n_contexts.iloc[0]} contexts"
         common = dict(level="parent", dose=float(alpha), n=len(own), n_unit=n_unit)
