@@ -87,10 +87,10 @@ def select(
     results: Iterable[Result],
     **fields: Any,  # field → the value wanted, or a tuple, list or set of values
 ) -> list[Result]:  # in the order given
-    "The results whose fields have the wanted values. Raises ValueError for a field that `Result` lacks."
+    "The results whose fields have the wanted values. Raises UserError for a field that `Result` lacks."
     unknown = sorted(fields.keys() - Result.model_fields.keys())
     if unknown:
-        raise ValueError(f"a Result has no field '{unknown[0]}'; select by {', '.join(Result.model_fields)}")
+        raise UserError(f"a Result has no field '{unknown[0]}'; select by {', '.join(Result.model_fields)}")
     wanted = {f: set(v) if isinstance(v, (tuple, list, set, frozenset)) else {v} for f, v in fields.items()}
     return [r for r in results if all(getattr(r, field) in values for field, values in wanted.items())]
 
@@ -213,7 +213,7 @@ def fields_from_v1(
     name: str,  # dotted, as the first schema had it
     group: str,
 ) -> dict[str, Any]:  # the fields of `KEY` it stood for
-    "What a figure of the first schema is called today. Raises ValueError for a name that schema never had."
+    "What a figure of the first schema is called today. Raises UserError for a name that schema never had."
     variant, stem = _today(group), name
     fields: dict[str, Any] = {}
     if found := re.fullmatch(r"(.+)\.gain\.(\w+)", stem):
@@ -231,7 +231,7 @@ def fields_from_v1(
             given = {k: v.format(**groups) if isinstance(v, str) else v for k, v in given.items()}
             named = {k: _V1_LEVELS.get(v, v) if k == "level" else v for k, v in groups.items() if k != "part"}
             return dict(variant=variant) | fields | given | named
-    raise ValueError(f"no figure of schema 1 is called '{name}'; run the phase that wrote it again")
+    raise UserError(f"no figure of schema 1 is called '{name}'; run the phase that wrote it again")
 
 # %% ../nbs/01_results.ipynb #v1-result
 def result_from_v1(
@@ -347,7 +347,8 @@ def read_results(
     except OSError as e:
         raise UserError(f"{path} cannot be read ({e.strerror}): give a results.json that a run has written") from e
     except (ValueError, RecursionError) as e:  # JSON may be nested deeper than Python goes
-        cure = "run its phases again, or read it with the version that wrote it"
+        command = f"polytope-hsae run --resume --set 'logging.save_dir={Path(path).parent}'"
+        cure = f"read it with the version that wrote it, or run its phases again: {command}"
         raise UserError(f"{path} is no file of results ({_fault(e)}): {cure}") from e
 
 # %% ../nbs/01_results.ipynb #c016_1
@@ -367,10 +368,10 @@ def write_phase(
     peak_mib: float,  # peak resident memory, MiB
     metadata: dict[str, Any] | None = None,  # further counts
 ) -> Path:  # results.json
-    "Replace one phase's section of results.json, atomically. Raises ValueError when two results have the same key."
+    "Replace one phase's section of results.json, atomically. Raises UserError when two results have the same key."
     results = list(results)
     if (twice := _repeated(results)) is not None:
-        raise ValueError(
+        raise UserError(
             f"phase {phase} gives the figure with {describe_key(twice)} more than once; "
             f"figures must differ in one of {', '.join(KEY)}"
         )

@@ -33,10 +33,10 @@ def equal_norm(
     direction_ND: Tensor,  # any directions, unified space
     reference_ND: Tensor,  # the concept vectors they compete with, unified space
 ) -> Tensor:  # N × D
-    "Rescale each direction to the causal norm of its reference. Raises ValueError for a zero direction."
+    "Rescale each direction to the causal norm of its reference. Raises UserError for a zero direction."
     norm_N = direction_ND.norm(dim=-1, keepdim=True)
     if (norm_N == 0).any():
-        raise ValueError(
+        raise UserError(
             f"{int((norm_N == 0).sum())} of {len(norm_N)} directions are zero and cannot be rescaled; "
             "leave these concepts out"
         )
@@ -75,7 +75,7 @@ def sum_contexts(
     batches: Iterable[tuple[Tensor, Tensor]],  # contexts in the unified space, and the concept of each, −1 none
     n_concepts: int,  # C
 ) -> ContextSums:  # of C + 1 rows, the last of contexts of no concept
-    "One pass over contexts that need not fit memory. Raises ValueError without any. Memory: a batch in float64."
+    "One pass over contexts that need not fit memory. Raises UserError without any. Memory: a batch in float64."
     found = None
     for context_BD, label_B in batches:
         if found is None:
@@ -85,7 +85,7 @@ def sum_contexts(
         found.sum_CD.index_add_(0, row_B, context_BD.double())
         found.n_C.add_(torch.bincount(row_B, minlength=n_concepts + 1))
     if found is None:
-        raise ValueError("there are no training contexts to sum: raise data.token_budget")
+        raise UserError("there are no training contexts to sum: raise data.token_budget")
     return found
 
 # %% ../nbs/13_steering.ipynb #c006_2
@@ -108,9 +108,9 @@ def dual_directions(
 ) -> Tensor:  # N × D, of the references' norms
     """The push of each vector that costs least KL per effect along it, to second order (Park et al., 2602.15293).
 
-    Raises ValueError unless the damping is above 0. Cost: one Cholesky, d³/3, in float64."""
+    Raises UserError unless the damping is above 0. Cost: one Cholesky, d³/3, in float64."""
     if damping <= 0:
-        raise ValueError(f"damping is {damping}, but must be above 0: the information may be singular")
+        raise UserError(f"damping is {damping}, but must be above 0, such as 0.01: the information may be singular")
     F_DD = information_DD.double().clone()
     F_DD.diagonal().add_(damping * information_DD.double().diagonal().mean())
     push_DN = torch.cholesky_solve(vector_ND.double().T, torch.linalg.cholesky(F_DD))
@@ -141,13 +141,13 @@ def context_units(
     """Concept vectors at the distance their own contexts have moved along them: mean own − mean other context, on ℓ̂.
 
     Concepts without contexts, or whose contexts did not move that way, take the median distance.
-    Raises ValueError when none moved.
+    Raises UserError when none moved.
     """
     unit_ND = direction_ND / direction_ND.norm(dim=1, keepdim=True)
     gap_N = (unit_ND * diff_ND.to(unit_ND)).sum(1)
     moved_N = gap_N > 0
     if not moved_N.any():
-        raise ValueError(
+        raise UserError(
             f"none of {len(gap_N)} concepts has training contexts that lie further along its vector than others; "
             "check that labels and vectors belong together and that both are in the unified space"
         )
@@ -160,9 +160,9 @@ def latent_directions(
     geometry,  # CausalGeometry
     space: str,  # the autoencoder's space: "causal" or "euclidean"
 ) -> Tensor:  # N × D, unified space, still of the rows' own norm
-    "Decoder rows of matched latents as directions of the unified space. Raises ValueError for an unknown space."
+    "Decoder rows of matched latents as directions of the unified space. Raises UserError for an unknown space."
     if space not in ("causal", "euclidean"):
-        raise ValueError(f"space '{space}' is unknown; an autoencoder is trained in 'causal' or 'euclidean'")
+        raise UserError(f"space '{space}' is unknown; an autoencoder is trained in 'causal' or 'euclidean'")
     rows_ND = W_dec_LD.detach()[latent_N].to(geometry.sqrt_DD.dtype)
     return rows_ND if space == "causal" else geometry.contexts(rows_ND)
 
@@ -306,16 +306,16 @@ def _masks(
     off_NC: Tensor | None,
     sibling_NC: Tensor | None,
 ) -> tuple[Tensor, Tensor]:  # N × C booleans: off-target concepts, siblings
-    "The masks of `steer_contexts` with their defaults. Raises ValueError where something cannot be measured."
+    "The masks of `steer_contexts` with their defaults. Raises UserError where something cannot be measured."
     empty = [c for c, w in enumerate(words) if not len(w)]
     if empty:
-        raise ValueError(
+        raise UserError(
             f"concepts {empty[:5]} have no held-out words, so steering cannot be measured on them; leave them out"
         )
     if off_NC is None:
         off_NC = ~torch.nn.functional.one_hot(target_N, len(words)).bool()
     if not off_NC.any(1).all():
-        raise ValueError(
+        raise UserError(
             f"{int((~off_NC.any(1)).sum())} directions have no off-target concept; measure at least two concepts"
         )
     if sibling_NC is None:
@@ -353,7 +353,7 @@ def steer_contexts(
 ) -> SteeringEffects:  # on the CPU; contexts, directions and unembedding are on one device, masks and words anywhere
     """Exact effect of λ' = λ + α s on the probability of every concept's held-out words.
 
-    Raises ValueError for a concept without words or a direction without off-target concepts.
+    Raises UserError for a concept without words or a direction without off-target concepts.
     Cost: A GEMMs of B × V × N in float64, with a soft-cap as many exponentials; memory: N × V, and 128 MiB pieces.
     """
     target_N, device = target_N.cpu().long(), weight_VD.device
@@ -495,7 +495,7 @@ def reach_effect(
     effects_of: Callable[[Tensor], SteeringEffects],  # what directions N × D do at one magnitude
     direction_ND: Tensor,
     gain_N: Tensor,  # wanted on-target Δ log P of each, nats
-    rounds: int = 5,  # evaluations
+    rounds: int = 4,  # evaluations
     most: float = 8.0,  # largest magnitude
     within: float = 0.02,  # share of the gain that may be missed
 ) -> tuple[SteeringEffects, Tensor]:  # effects at the magnitudes found; these, NaN where a direction does not get there
@@ -643,7 +643,7 @@ def steer_inside(
 ) -> SteeringEffects:  # over the scored positions; `dlogit_NC` and `cohen_d_N` are NaN
     """Effect of adding α s to the stream that leaves a block, on the probability of every concept's held-out words.
 
-    Raises ValueError as `steer_contexts`. Cost: A·N runs of the rest of the model on the windows, and A·N·B logit rows.
+    Raises UserError as `steer_contexts`. Cost: A·N runs of the rest of the model on the windows, and A·N·B logit rows.
     """
     target_N, next_B = target_N.cpu().long(), inside.streams.next_N.to(inside.streams.final_ND.device)
     off_NC, sibling_NC = _masks(words, target_N, off_NC, sibling_NC)

@@ -41,7 +41,7 @@ def prices(
     effects_of: Callable[[Tensor], SteeringEffects],  # what all directions do, method by method, at magnitude 1
     gain_N: Tensor,  # the effect on each concept's words that all have to reach, nats
 ) -> dict[str, Price]:  # by method
-    "Off-target KL of every method where it has the wanted effect. Cost: five evaluations of all directions together."
+    "Off-target KL of every method where it has the wanted effect. Cost: four evaluations of all directions together."
     M, N = len(directions), len(gain_N)
     effects, alpha_N = reach_effect(effects_of, torch.cat(list(directions.values())), gain_N.repeat(M))
     off_kl_BN = torch.where(alpha_N.isfinite(), effects.off_kl_ABN[0], math.nan)
@@ -72,13 +72,13 @@ def together(
 STRAIGHT, DUAL, TURNED = "teacher vector", "dual", "information turned"
 
 # %% ../../nbs/16_experiment/19_equal_effect.ipynb #contexts
-CONTEXTS = 64  # held-out contexts that prices are taken on: concepts, not contexts, decide the intervals
+CONTEXTS = 48  # held-out contexts that prices are taken on: concepts, not contexts, decide the intervals
 
 # %% ../../nbs/16_experiment/19_equal_effect.ipynb #change
 def _change(
     found: Mapping[str, Price], method: str, rng: np.random.Generator
 ) -> tuple[Interval, dict[str, Null]] | None:
-    "Relative change of off-target KL from the teacher's vector, and the null's; None with fewer than two concepts"
+    "Relative change of off-target KL from the teacher's vector, and that of the null; None below two concepts"
     own_BN, straight_BN = found[method].off_kl_BN, found[STRAIGHT].off_kl_BN
     if (found[method].reached_N & found[STRAIGHT].reached_N).sum() < 2:
         return None
@@ -149,7 +149,7 @@ def equal_effect(
 ) -> list[Result]:  # none at an inner block, where every evaluation would cost runs of the model
     """All directions of the first seed at the effect that the teacher's vector has at the middle magnitude.
 
-    Draws from a generator of its own. Cost: five evaluations of all directions per level; see `steer_contexts`."""
+    Draws from a generator of its own. Cost: four evaluations of all directions per level; see `steer_contexts`."""
     if run.setup.block is not None:
         return []
     information_DD, rng, results = information(run), np.random.default_rng(run.cfg.run.seed), []

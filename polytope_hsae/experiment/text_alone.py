@@ -39,7 +39,7 @@ def text_vectors(
     cfg: Config,
     tokenizer: Any,  # of the language model
     n_vocab: int,
-    max_tokens: int = 2_000_000,  # of text
+    max_tokens: int = 1_000_000,  # of text
     least: int = 5,  # occurrences of a word
     dim: int = 128,
 ) -> TextVectors:
@@ -131,8 +131,8 @@ def text_alone(
 ) -> TextAlone:
     """Every test of the hierarchy on vectors of the text alone, and on the model's rows of the same words.
 
-    Draws from generators of its own. Raises TooFew where the text knows too few words. Cost: of `text_vectors`, and
-    an estimation of the kept concepts per shuffle."""
+    Draws from generators of its own. Raises TooFew where the text knows too few words. Cost: that of `text_vectors`,
+    and an estimation of the kept concepts per shuffle."""
     setup, cfg = run.setup, run.cfg
     text = text_vectors(cfg, setup.loaded.tokenizer, len(setup.g_VD))
     study = known_study(setup.concepts, text.token_K, np.random.default_rng(cfg.run.seed), least)

@@ -10,6 +10,7 @@ import torch
 from torch import LongTensor, Tensor
 from torch.nn.functional import normalize
 
+from ..core import UserError
 from .probing import fit_probes
 
 # %% ../../nbs/11_metrics/07_yardsticks.ipynb #probes
@@ -37,10 +38,11 @@ def hierarchical_pairs(
 ) -> Tensor:  # [P] bool
     """Pairs whose parent's and child's rows are both among the rows most similar to the child's probe (Tree SAE).
 
-    The hierarchy score is the share of such pairs. A pair without a probe is none. Raises ValueError where the rows
+    The hierarchy score is the share of such pairs. A pair without a probe is none. Raises UserError where the rows
     are so few that every pair would count."""
     if len(row_LD) <= nearest:
-        raise ValueError(f"there are {len(row_LD)} rows, and each is among the {nearest} nearest: give more rows")
+        few = f"there are {len(row_LD)} rows, and each is among the {nearest} nearest"
+        raise UserError(f"{few}: give more than {nearest}")
     cos_PL = probe_PD @ normalize(row_LD, dim=1).T
     top_PK = cos_PL.nan_to_num(-2.0).topk(nearest, dim=1).indices
     inside = lambda latent_P: (top_PK == latent_P.to(top_PK.device)[:, None]).any(1)

@@ -15,6 +15,7 @@ from fastcore.basics import patch
 from torch import Tensor
 
 from ..assets.shares import extremes, rows_of_all, total_of
+from ..core import UserError
 from .flat import FlatSAE, limit_of
 from .hierarchical import FlatDictionary, Hidden, HierarchicalSAE
 from .kernels import Pattern, dots_at
@@ -45,9 +46,9 @@ class BatchTopKHSAE(HierarchicalSAE):
     ):
         for name, value in (("parents", parents_per_context), ("children", children_per_context)):
             if value <= 0:
-                raise ValueError(f"{name}_per_context is {value}, but must be above 0: give every batch a budget")
+                raise UserError(f"{name}_per_context is {value}, but must be above 0: give every batch a budget")
         if generous < 1:
-            raise ValueError(f"generous is {generous}, but must be at least 1: the budget falls to k_c, it never grows")
+            raise UserError(f"generous is {generous}, but must be at least 1: the budget falls to k_c, it never grows")
         kwargs = dict(topk_child=topk_child, dead_after=dead_after, k_aux=k_aux, generator=generator)
         super().__init__(d, m_top, math.ceil(parents_per_context), subspace_dim, m_low, **kwargs)
         self.parents_per_context, self.children_per_context = parents_per_context, children_per_context
@@ -72,8 +73,8 @@ def child_budget(self: BatchTopKHSAE) -> float:
 # %% ../../nbs/10_models/05_batchtopk.ipynb #batchtopk-flatten
 @patch
 def flatten(self: BatchTopKHSAE) -> FlatDictionary:
-    "Refused: raises ValueError."
-    raise ValueError(
+    "Refused: raises UserError."
+    raise UserError(
         "a flat dictionary with a fixed number of parents would not fire like a BatchTopKHSAE: "
         "read W_dec and encode instead"
     )
@@ -81,8 +82,8 @@ def flatten(self: BatchTopKHSAE) -> FlatDictionary:
 # %% ../../nbs/10_models/05_batchtopk.ipynb #batchtopk-parents-only
 @patch
 def parents_only(self: BatchTopKHSAE) -> FlatSAE:
-    "Refused: raises ValueError."
-    raise ValueError(
+    "Refused: raises UserError."
+    raise UserError(
         "the parents of a BatchTopKHSAE are not an ordinary TopK model: read parent_dec_PD and encode instead"
     )
 

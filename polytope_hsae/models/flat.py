@@ -16,6 +16,7 @@ from fastcore.basics import patch
 from torch import Tensor, nn
 
 from ..assets.shares import extremes, gathered, rows_of_all, share, total_of
+from ..core import UserError
 from .base import SAE, SAEOutput, SparseCodes, remove_parallel, unit_rows
 from .kernels import Pattern, dots_at, k_largest, kth_largest, sparse_decode
 
@@ -57,9 +58,9 @@ class FlatSAE(SAE):
     ):
         super().__init__(d, n_latents, decoder_bias, dead_after)
         if not 1 <= k <= n_latents:
-            raise ValueError(f"k is {k}, but must be between 1 and n_latents = {n_latents}: lower k or add latents")
+            raise UserError(f"k is {k}, but must be between 1 and n_latents = {n_latents}: lower k or add latents")
         if activation not in Activation.__args__:
-            raise ValueError(f"activation is '{activation}', but must be one of {', '.join(Activation.__args__)}")
+            raise UserError(f"activation is '{activation}', but must be one of {', '.join(Activation.__args__)}")
         self.k, self.activation, self.tied = k, activation, tied
         self.k_aux, self.bandwidth = min(k_aux, n_latents), bandwidth
         self.over_batch = activation == "batchtopk"
@@ -268,7 +269,7 @@ class MatryoshkaSAE(FlatSAE):
         super().__init__(d, n_latents, k, **{"activation": "batchtopk", **kwargs})
         self.prefixes = tuple(prefixes)
         if list(self.prefixes) != sorted(set(self.prefixes)) or not all(0 < p < n_latents for p in self.prefixes):
-            raise ValueError(
+            raise UserError(
                 f"prefixes are {list(prefixes)}, but must grow and lie between 1 and n_latents − 1 = {n_latents - 1}"
             )
 

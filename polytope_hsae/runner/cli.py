@@ -12,6 +12,7 @@ __all__ = ['PARAMETERS', 'app', 'config_app', 'SetOption', 'PresetArgument', 'Ve
 import errno
 import io
 import json
+import logging
 import os
 import re
 import shutil
@@ -178,6 +179,7 @@ def _execute(notebook: Path, out: Path, parameters: dict, label: str) -> None:
     import papermill
     from nbclient.exceptions import DeadKernelError
 
+    logging.getLogger("papermill").setLevel(logging.CRITICAL)  # a dead kernel is told once, by the error below
     plain = lambda stream: stream if stream.isatty() else PlainLines(stream)
     options = dict(
         cwd=str(notebook.parent),

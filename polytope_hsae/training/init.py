@@ -83,9 +83,9 @@ def save_input_map(
 # %% ../../nbs/12_training/02_init.ipynb #c009_1
 def load_input_map(
     path: Path | str,  # from `save_input_map`
+    again: str = "delete its folder, and run the phase that trains this model again",  # what mends a damaged file
 ) -> InputMap:
     "Read an input map. Raises UserError when it is missing or damaged."
-    again = "delete its folder, and run the phase that trains this model again"
     tensors = read_tensors(path, again)
     known, scale = set(InputMap._fields), tensors.pop("scale", torch.tensor(0.0))
     if not ({"mean_D"} <= tensors.keys() < known and scale.numel() == 1 and 0 < float(scale) < float("inf")):
