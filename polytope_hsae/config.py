@@ -186,6 +186,7 @@ class ConceptsConfig(Section):
     ontology: Ontology = "wordnet"
     wordnet: Literal["embedded", "nltk"] = "embedded"  # WordNet 3.0 as a Python package, or the data NLTK downloaded
     pos: Literal["noun", "verb"] = "noun"  # part of speech of the hierarchy
+    words: Literal["usual", "plain"] = "usual"  # plain: WordNet's without names of persons and stray single forms
     parents: Count = 80  # parent concepts selected
     max_children: Count = 4  # children kept per parent
     prompts: Annotated[int, Field(ge=0)] = 64  # template prompts per concept

@@ -156,7 +156,8 @@ def other_part_of_speech(cfg: Config, setup: Setup) -> tuple[str, ConceptSet]:
         raise TooFew("a taxonomy of one's own (concepts.ontology) has no other part of speech")
     name = "verbs" if cfg.concepts.pos == "noun" else "nouns"
     wordnet = load_wordnet(cfg.concepts.wordnet)
-    return name, build_concepts(wordnet, setup.loaded.tokenizer, name[0], cfg.geometry.min_vocab_count)
+    how = name[0], cfg.geometry.min_vocab_count
+    return name, build_concepts(wordnet, setup.loaded.tokenizer, *how, rule=cfg.concepts.words)
 
 # %% ../../nbs/16_experiment/04_geometry_tests.ipynb #c012
 METRIC_ABLATIONS = {"euclidean": ("identity", 0.0), "diagonal": ("diagonal", 0.01), "shrunk": ("unembedding_rows", 0.5)}

@@ -81,7 +81,7 @@ def find_concepts(
     "The concepts of a vocabulary, by WordNet or by the taxonomy that `concepts.ontology` names. Raises UserError."
     c = cfg.concepts
     if c.ontology == "wordnet":
-        return build_concepts(load_wordnet(c.wordnet), tokenizer, c.pos[0], cfg.geometry.min_vocab_count)
+        return build_concepts(load_wordnet(c.wordnet), tokenizer, c.pos[0], cfg.geometry.min_vocab_count, rule=c.words)
     return taxonomy_concepts(read_taxonomy(c.ontology), tokenizer, only_contexts(cfg), source=c.ontology)
 
 # %% ../../nbs/16_experiment/02_prepare.ipynb #choose-concepts
