@@ -21,7 +21,7 @@ from typing import NamedTuple
 
 ROOT = Path(__file__).resolve().parent.parent
 PYTHONS = ("3.11.9", "3.12", "3.13")  # pip takes 3.11 for 3.11.0, which is older than the oldest that is meant
-SHOWN = ("torch", "transformers", "numpy", "safetensors")
+SHOWN = ("torch", "transformers", "pydantic", "numpy", "safetensors")
 TESTS = (
     "nbs/00_core.ipynb",
     "nbs/02_config.ipynb",
@@ -46,12 +46,8 @@ def cells(pythons: tuple[str, ...]) -> list[Cell]:
     wanted = settings["DEFAULT"]["requirements"].split()
     # what sae-lens brings is partly without wheels, and for another Python pip resolves wheels only
     dev = [r for r in settings["DEFAULT"]["dev_requirements"].split() if not r.startswith("sae-lens")]
-    floor = lambda name: next(re.search(r">=([\d.]+)", r) for r in wanted if re.match(rf"{name}\b", r))
-    oldest = [
-        f"{name}=={found[1] if '.' in found[1] else found[1] + '.0'}.*"
-        for name in ("torch", "transformers")
-        if (found := floor(name))
-    ]
+    floors = [found for r in wanted if (found := re.match(r"([\w-]+)>=([\d.]+)", r))]
+    oldest = [f"{name}=={least if '.' in least else least + '.0'}.*" for name, least in (f.groups() for f in floors)]
     pinned = ["-c", str(ROOT / "constraints.txt")]
     found = []
     for python in pythons:
