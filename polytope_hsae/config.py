@@ -1076,8 +1076,8 @@ def read_saved(
         )
     if not seal and ((path.parent / "manifest.json").exists() or "\nprovenance:" not in text):
         raise UserError(
-            f"{path} was cut since the run wrote it, and what is missing would be read as a default: start the run again "
-            "with polytope-hsae run --config …"
+            f"{path} was cut since the run wrote it, and what is missing would be read as a default: start the run "
+            "again with polytope-hsae run --config …"
         )
     tree = parse_yaml(text, one_line(str(path)))
     if not isinstance(tree, dict):

@@ -89,7 +89,6 @@ def _no_level(variant: str, against: str, name: str, seeds: Sequence[int]) -> Re
     found = dict(statistic="steps_to", condition=name, variant=variant, unit="steps", note=note, seeds=list(seeds))
     return Result(**found, value=np.nan, n=0, n_unit="seeds")
 
-
 # %% ../../nbs/16_experiment/11_curves.ipynb #c006_4
 def efficiency_results(
     log: pd.DataFrame,  # of `training_log`

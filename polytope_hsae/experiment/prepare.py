@@ -129,7 +129,6 @@ def _check_spread(store: ActivationStore) -> None:
             "another model.name or model.layer, or a data.source whose words differ"
         )
 
-
 # %% ../../nbs/16_experiment/02_prepare.ipynb #open-run
 def open_run(
     cfg: Config,

@@ -7,6 +7,7 @@ __all__ = ['CALIBRATED', 'FALSE_TILT', 'UNJUDGED', 'concept_axes', 'planted_rows
            'edge_figures', 'planted_worlds', 'Calibration', 'calibrate', 'calibrated_results', 'crossfit_results']
 
 # %% ../../nbs/09_validation/10_calibration.ipynb #imports
+import math
 from typing import Iterable, Literal, Mapping, NamedTuple
 
 import networkx as nx
@@ -187,7 +188,8 @@ def planted_worlds(
         strength_S, tilt, own_rng = order
         world_RD = planted_rows(study, strength_S, rows_RD.shape[1], own_rng, tilt).to(rows_RD.device)
         there = study_vectors(world_RD, study, estimator)
-        found = {name: float(np.nanmedian(x)) for name, x in edge_figures(world_RD, study, there).items()}
+        middle = lambda x: float(np.nanmedian(x)) if np.isfinite(x).any() else math.nan  # no edge, no median
+        found = {name: middle(x) for name, x in edge_figures(world_RD, study, there).items()}
         if families:
             kl_F = equal_gain_kl(some_BD, rows_RD, gain_F, world_RD, there.lemma_SD, plan)
             found["ratio_invariance_kl", ""] = float(np.median(kl_F))
