@@ -113,7 +113,6 @@ def _latent_rows(
 # %% ../../nbs/16_experiment/13_steer.ipynb #own-name
 OWN = "teacher own latent"  # method: the rows that the teacher set, unmatched
 
-
 # %% ../../nbs/16_experiment/13_steer.ipynb #example-sums
 def example_sums(run: RunContext) -> tuple[ContextSums, ContextSums]:  # by parent and by child; the last row: of none
     """Training contexts of the taught concepts and 65,536 others, summed in the space of concept vectors.
