@@ -154,9 +154,9 @@ def at_equal_rate(
     "The same question, of latents that all fire equally often"
     fields = dict(statistic=f"{question.fields['statistic']}_equal_rate", condition="training_match")
     return question._replace(
-        title=f"{question.title}, equal rate",
-        asks=f"{question.asks[:-1]}, all firing equally often?",
-        wish=f"{question.wish}, all firing equally often",
+        title=f"{question.title} at equal rate",
+        asks=f"{question.asks[:-1]}, at one firing rate?",
+        wish=f"{question.wish}, at one firing rate",
         fields=question.fields | fields,
     )
 
