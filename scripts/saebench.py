@@ -15,16 +15,17 @@ import json
 import os
 import subprocess
 import sys
-import sysconfig
 import tempfile
 import time
 import venv
 from pathlib import Path
 
+from neighbours import linked
+
 os.environ.setdefault("OMP_NUM_THREADS", "1")
 HERE = Path(__file__).resolve().parent
 ASKED = ["torch==2.13.0", "sae-bench==0.6.0"]  # the versions that this was tried with
-ITSELF = ["sae-bench==0.6.0", "collectibles==0.1.5", "tabulate==0.10.0"]  # all of it that is not here
+ITSELF = "sae-bench==0.6.0 collectibles==0.1.5 tabulate==0.10.0"  # all of it that is not here
 TOPICS = {
     "animals": "ant badger bear camel cat cow deer dog eel fox goat hare horse lamb lion mole mouse otter owl panda",
     "food": "apple bacon bean bread butter cake cheese cream egg fig flour fruit grape ham honey jam juice lemon",
@@ -104,20 +105,16 @@ def question(found: dict, sae, to_inputs, folder: Path) -> None:
     (folder / "asked.json").write_text(json.dumps(asked))
 
 
-def environment(folder: Path, registry: bool) -> Path:
-    "The interpreter of SAEBench's environment, made where it is not there yet"
-    python, asked = folder / "bin" / "python", ASKED if registry else ["--no-deps", *ITSELF]
+def registered(folder: Path) -> Path:
+    "The interpreter of an environment with all that SAEBench asks for, made where it is not there yet"
+    python = folder / "bin" / "python"
     if not (folder / "ready").exists():
         venv.create(folder, with_pip=True)
         free = {k: v for k, v in os.environ.items() if k != "PIP_CONSTRAINT"}
-        subprocess.run([str(python), "-m", "pip", "install", "-q", "--no-compile", *asked], check=True, env=free)
-        if registry:
-            # nobody here looks at pictures, and the registry's build need not fit the torch that is installed
-            subprocess.run([str(python), "-m", "pip", "uninstall", "-qy", "torchvision"], check=True, env=free)
-        else:
-            (site,) = folder.glob("lib/python*/site-packages")
-            (site / "here.pth").write_text(sysconfig.get_path("purelib") + "\n")
-        (folder / "ready").write_text("\n".join(asked))
+        subprocess.run([str(python), "-m", "pip", "install", "-q", "--no-compile", *ASKED], check=True, env=free)
+        # nobody here looks at pictures, and the registry's build need not fit the torch that is installed
+        subprocess.run([str(python), "-m", "pip", "uninstall", "-qy", "torchvision"], check=True, env=free)
+        (folder / "ready").write_text("\n".join(ASKED))
     return python
 
 
@@ -155,7 +152,7 @@ def main() -> int:
         found = world(home)
         question(found, *trained(found, home), home)
         kept = Path(args.environment).resolve() if args.environment else home / "environment"
-        python = environment(kept, args.registry)
+        python = registered(kept) if args.registry else linked(kept, ITSELF)
         alone = {k: v for k, v in os.environ.items() if not k.startswith("PYTHON")}
         # its shapes are annotated wrongly (sizes of classes before and after balancing), which newer jaxtyping finds
         alone |= {"HF_HUB_OFFLINE": "1", "JAXTYPING_DISABLE": "1"}

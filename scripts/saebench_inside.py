@@ -14,15 +14,15 @@ from unittest.mock import patch
 
 import torch
 from sae_bench.custom_saes.base_sae import BaseSAE
-from sae_bench.evals.absorption.feature_absorption_calculator import FeatureAbsorptionCalculator
+from sae_bench.evals.absorption.feature_absorption_calculator import (
+    FeatureAbsorptionCalculator,
+)
 from sae_bench.evals.core.main import multiple_evals
 from sae_bench.evals.sparse_probing.eval_config import SparseProbingEvalConfig
 from sae_bench.evals.sparse_probing.main import run_eval
 from sae_bench.sae_bench_utils import dataset_info, dataset_utils
 from safetensors.torch import load_file, save_file
-from transformer_lens import HookedTransformer, HookedTransformerConfig
-from transformer_lens.pretrained.weight_conversions import convert_gpt2_weights
-from transformers import AutoTokenizer, GPT2LMHeadModel
+from tiny_hooked import hooked
 
 
 class Exported(BaseSAE):
@@ -52,18 +52,6 @@ class Exported(BaseSAE):
 
     def forward(self, x: torch.Tensor) -> torch.Tensor:
         return self.decode(self.encode(x))
-
-
-def hooked(folder: Path) -> HookedTransformer:
-    "A GPT-2 from a local folder; from_pretrained takes names of TransformerLens' own list only"
-    theirs = GPT2LMHeadModel.from_pretrained(folder)
-    c = theirs.config
-    shape = dict(n_layers=c.n_layer, d_model=c.n_embd, n_ctx=c.n_positions, n_heads=c.n_head, d_vocab=c.vocab_size)
-    rest = dict(d_head=c.n_embd // c.n_head, d_mlp=4 * c.n_embd, act_fn="gelu_new", normalization_type="LN")
-    cfg = HookedTransformerConfig(**shape, **rest, model_name="tiny", original_architecture="GPT2LMHeadModel")
-    model = HookedTransformer(cfg, tokenizer=AutoTokenizer.from_pretrained(folder), default_padding_side="right")
-    model.load_state_dict(convert_gpt2_weights(theirs, model.cfg), strict=False)
-    return model.eval()
 
 
 def probing(sae: Exported, texts: dict[str, list[str]], out: Path) -> dict:

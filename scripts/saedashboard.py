@@ -15,11 +15,11 @@ import re
 import shutil
 import subprocess
 import sys
-import sysconfig
 import tempfile
 import time
-import venv
 from pathlib import Path
+
+from neighbours import linked
 
 os.environ.setdefault("OMP_NUM_THREADS", "1")
 HERE = Path(__file__).resolve().parent
@@ -31,20 +31,6 @@ ASKED = (  # the versions that this was tried with; all that differs from what i
     "better-abc==0.0.3 beartype==0.14.1 typeguard==4.6.1"
 )
 LATENTS = [0, 1, 2, 24, 25, 30]  # parents, then children
-
-
-def environment(folder: Path) -> Path:
-    "The interpreter of SAEDashboard's environment, made where it is not there yet"
-    python = folder / "bin" / "python"
-    if not (folder / "ready").exists():
-        venv.create(folder, with_pip=True)
-        free = {k: v for k, v in os.environ.items() if k != "PIP_CONSTRAINT"}
-        pip = [str(python), "-m", "pip", "install", "-q", "--no-compile", "--no-deps"]
-        subprocess.run([*pip, *ASKED.split()], check=True, env=free)
-        (site,) = folder.glob("lib/python*/site-packages")
-        (site / "here.pth").write_text(sysconfig.get_path("purelib") + "\n")  # behind its own packages
-        (folder / "ready").write_text(ASKED)
-    return python
 
 
 def written(home: Path) -> None:
@@ -102,7 +88,7 @@ def main() -> int:
     with tempfile.TemporaryDirectory() as name:
         home = Path(name)
         written(home)
-        python = environment(Path(args.environment).resolve() if args.environment else home / "environment")
+        python = linked(Path(args.environment).resolve() if args.environment else home / "environment", ASKED)
         alone = {k: v for k, v in os.environ.items() if not k.startswith("PYTHON")}
         alone |= {"HF_HUB_OFFLINE": "1", "JAXTYPING_DISABLE": "1"}
         command = [str(python), str(HERE / "saedashboard_inside.py"), str(home)]

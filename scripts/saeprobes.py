@@ -13,12 +13,12 @@ import json
 import os
 import subprocess
 import sys
-import sysconfig
 import tempfile
 import time
-import venv
 from collections import Counter
 from pathlib import Path
+
+from neighbours import linked
 
 os.environ.setdefault("OMP_NUM_THREADS", "1")
 HERE = Path(__file__).resolve().parent
@@ -50,20 +50,6 @@ for name in data:
     x_train, _, x_test, _ = get_xy_traintest(len(codes.X_train), name, **where)
     torch.save({"x_train": x_train, "x_test": x_test, **codes._asdict()}, f"{name}.pt")
 """
-
-
-def environment(folder: Path) -> Path:
-    "The interpreter of sae-probes' environment, made where it is not there yet"
-    python = folder / "bin" / "python"
-    if not (folder / "ready").exists():
-        venv.create(folder, with_pip=True)
-        free = {k: v for k, v in os.environ.items() if k != "PIP_CONSTRAINT"}
-        pip = [str(python), "-m", "pip", "install", "-q", "--no-compile", "--no-deps"]
-        subprocess.run([*pip, *ASKED.split()], check=True, env=free)
-        (site,) = folder.glob("lib/python*/site-packages")
-        (site / "here.pth").write_text(sysconfig.get_path("purelib") + "\n")  # behind its own packages
-        (folder / "ready").write_text(ASKED)
-    return python
 
 
 def there(python: Path, home: Path, code: str, *asked: object) -> None:
@@ -150,7 +136,7 @@ def main() -> int:
     args, start, worst = parser.parse_args(), time.time(), 0.0
     with tempfile.TemporaryDirectory() as folder:
         home = Path(folder)
-        python = environment(Path(args.environment).resolve() if args.environment else home / "environment")
+        python = linked(Path(args.environment).resolve() if args.environment else home / "environment", ASKED)
         there(python, home, READ, DATA)
         exported(activations(json.loads((home / "texts.json").read_text()), home), home)
         there(python, home, PROBE, DATA, HOOK, KS)
