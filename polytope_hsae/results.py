@@ -4,8 +4,8 @@
 
 # %% auto #0
 __all__ = ['Verdict', 'KEY', 'SCHEMA_VERSION', 'GEOMETRY_WORDS', 'MODEL_WORDS', 'CONDITION_WORDS', 'LEVEL_WORDS', 'REFERENCES',
-           'GEOMETRY_PHRASES', 'MODEL_PHRASES', 'CONDITION_PHRASES', 'SIDES', 'WHO', 'NULL_PHRASES', 'Null', 'Result',
-           'select', 'describe_key', 'PhaseResults', 'RunResults', 'fields_from_v1', 'result_from_v1',
+           'GEOMETRY_PHRASES', 'MODEL_PHRASES', 'CONDITION_PHRASES', 'SIDES', 'WHO', 'NULL_PHRASES', 'Null', 'Spread',
+           'Result', 'select', 'describe_key', 'PhaseResults', 'RunResults', 'fields_from_v1', 'result_from_v1',
            'metadata_from_v1', 'run_from_v1', 'read_results', 'load_results', 'write_phase', 'statistic_text',
            'variant_text', 'measure_text', 'name_text', 'minus', 'spell', 'value_text', 'count_text', 'null_text',
            'controls_of', 'nearest_null', 'nearest_null_text', 'describe']
@@ -35,6 +35,17 @@ class Null(BaseModel):
 # %% ../nbs/01_results.ipynb #c008
 Verdict = Literal["holds", "fails", "cannot tell", "not discriminating", "met", "not met"]
 
+# %% ../nbs/01_results.ipynb #spread
+class Spread(BaseModel):
+    "What a difference varies over, as standard deviations, and how many of each there were: see `stats.spread`."
+
+    model_config = ConfigDict(extra="forbid", frozen=True)
+    seed: float  # shared by all concepts of a seed
+    concept: float  # shared by a concept under all seeds; 0 where a seed gives one number
+    cell: float  # of one concept under one seed
+    n_seeds: int
+    n_concepts: int  # 1 where a seed gives one number
+
 # %% ../nbs/01_results.ipynb #results-key
 KEY = ("statistic", "condition", "level", "variant", "kind", "against", "dose")  # fields that say which figure it is
 
@@ -58,6 +69,7 @@ class Result(BaseModel):
     n_unit: str = ""  # what n counts
     nulls: dict[str, Null] = {}  # by null's name
     effect_size: float | None = None  # standardised distance from the main null
+    spread: Spread | None = None  # of a difference; of its logarithm where it is relative
     seeds: list[int] = []  # random seeds the value is averaged over
     target: str | None = None  # the mission's target in words, when there is one
     verdict: Verdict | None = None  # what may be concluded

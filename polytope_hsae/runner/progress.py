@@ -12,7 +12,7 @@ from typing import Callable, Mapping, Sequence, TextIO
 
 # %% ../../nbs/19_runner/03_progress.ipynb #known
 KNOWN = (  # seconds of the phases of finished runs
-    (1127, 130, 268, 134),  # demo
+    (1446, 171, 362, 645),  # demo
     (1901, 300, 471, 387),  # demo-gemma
     (2105, 1597, 493, 896),  # demo-large
 )

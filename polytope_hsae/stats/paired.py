@@ -15,7 +15,8 @@ import numpy as np
 from scipy import stats
 
 from ..core import UserError
-from ..results import REFERENCES, Null, Result, Verdict
+from ..results import REFERENCES, Null, Result, Spread, Verdict
+from .spread import gap_cells, spread_of
 
 # %% ../../nbs/04_stats/01_paired.ipynb #c006
 class Ratio(NamedTuple):
@@ -315,7 +316,8 @@ def compare(
     judged = _against_controls(_judged(found, treated, control, target, rng, seeds), target, controls)
     n_unit = f"{found.n_rows} seeds × {found.n_columns} concepts" if found.n_columns > 1 else "seeds"
     unit, n = "relative" if relative else unit, found.n_rows * found.n_columns
-    more = dict(nulls=beside, effect_size=_paired_d(treated, control), seeds=list(seeds), **judged, **fields)
+    about = dict(effect_size=_paired_d(treated, control), spread=_spread(treated, control, relative))
+    more = dict(nulls=beside, seeds=list(seeds), **about, **judged, **fields)
     return interval_result(found, statistic, variant, unit, n, n_unit, kind="difference", against=against, **more)
 
 # %% ../../nbs/04_stats/01_paired.ipynb #c020_1
@@ -328,6 +330,12 @@ def _paired_d(treated: "np.ndarray | Ratio", control: "np.ndarray | Ratio") -> f
     unit_N = unit_N[np.isfinite(unit_N)]
     spread = unit_N.std(ddof=1) if len(unit_N) > 1 else 0.0
     return float(unit_N.mean() / spread) if spread > 1e-12 else None
+
+# %% ../../nbs/04_stats/01_paired.ipynb #paired-spread
+def _spread(treated: "np.ndarray | Ratio", control: "np.ndarray | Ratio", relative: bool) -> Spread | None:
+    "What the difference varies over; None for a single seed, or where a log is undefined"
+    gap_SC = gap_cells(*_paired_parts([treated, control]), relative)
+    return None if gap_SC is None or len(gap_SC) < 2 else spread_of(gap_SC)
 
 # %% ../../nbs/04_stats/01_paired.ipynb #c024
 def steps_to(
