@@ -17,7 +17,7 @@ from torch import Tensor
 
 from .contexts import some_contexts
 from .setup import RunContext
-from .steer import Level, Steering, information, steered_level
+from .steer import Level, Steering, steered_level
 from ..results import Null, Result, value_text
 from ..stats.paired import Interval, crossed_bootstrap, crossed_interval, interval_result, paired_difference
 from ..steering import SteeringEffects, dual_directions, reach_effect
@@ -136,7 +136,7 @@ def _of_level(
     contexts, ask = some_contexts(run._replace(rng=rng), CONTEXTS), run.cfg.eval
     found = {m: d.to(run.setup.device) for m, d in steering.directions[level.name].items() if m != "random"}
     generator = torch.Generator().manual_seed(run.cfg.run.seed)
-    found[TURNED] = dual_directions(found[STRAIGHT], turned(information_DD, generator))
+    found[TURNED] = dual_directions(found[STRAIGHT], turned(information_DD.to(run.setup.device), generator))
     middle = sorted(ask.steering_magnitudes)[len(ask.steering_magnitudes) // 2]
     gain_N = steered_level(run, level, found[STRAIGHT], contexts, [middle]).on_ABN[0].mean(0)
     every = together(level, len(found))
@@ -150,9 +150,9 @@ def equal_effect(
     """All directions of the first seed at the effect that the teacher's vector has at the middle magnitude.
 
     Draws from a generator of its own. Cost: four evaluations of all directions per level; see `steer_contexts`."""
-    if run.setup.block is not None:
+    if steering.information_DD is None:
         return []
-    information_DD, rng, results = information(run), np.random.default_rng(run.cfg.run.seed), []
+    rng, results = np.random.default_rng(run.cfg.run.seed), []
     for level in steering.levels:
-        results += price_results(_of_level(run, steering, level, information_DD, rng), level.name, rng)
+        results += price_results(_of_level(run, steering, level, steering.information_DD, rng), level.name, rng)
     return results

@@ -19,7 +19,7 @@ from .probe import probe_contexts
 from .setup import RunContext
 from ..metrics.yardsticks import coverage, firing_probes, hierarchical_pairs, magnitude_ratio, specificity
 from ..models.files import load_sae
-from ..results import Null, Result, measure_text, value_text, variant_text
+from ..results import Null, Result, measure_text, minus, value_text, variant_text
 from ..stats.paired import comparable, compare, crossed_interval, interval_result
 from ..training.init import load_input_map
 
@@ -199,5 +199,5 @@ def pair_table(
     for r in results:
         row = rows.setdefault(measure_text(r), {"measure": measure_text(r)})
         row[variant_text(r.variant)] = value_text(r)
-        row[f"{variant_text(r.variant)}: null"] = "; ".join(f"{null.value:.3g}" for null in r.nulls.values()) or "–"
+        row[f"{variant_text(r.variant)}: null"] = minus("; ".join(f"{null.value:.3g}" for null in r.nulls.values())) or "–"
     return pd.DataFrame(list(rows.values())).fillna("–")

@@ -176,6 +176,7 @@ class Steering(NamedTuple):
     comparisons: list[Result]  # steering leakage of the teacher's latents against the baseline's
     directions: dict[str, dict[str, Tensor]]  # level → method → N×D of the first seed, unified space
     levels: list[Level]  # what was steered
+    information_DD: Tensor | None  # of `information`, on the CPU; None at an inner block
 
 # %% ../../nbs/16_experiment/13_steer.ipynb #c012_1
 def _held_out(run: RunContext) -> LabelledContexts | Inside:
@@ -231,7 +232,8 @@ def steer_variants(
     columns = ["on_target", "off_target", "success", "selectivity", "cohen_d", "kl", "nll", "perplexity"]
     columns = [c for c in columns if c != "cohen_d" or run.setup.block is None]  # of one shift of the logits
     table = pd.concat(tables).groupby(["level", "method", "alpha"], sort=False)[columns].mean().reset_index()
-    return Steering(results, table, comparisons, kept, steered)
+    known_DD = None if information_DD is None else information_DD.cpu()
+    return Steering(results, table, comparisons, kept, steered, known_DD)
 
 # %% ../../nbs/16_experiment/13_steer.ipynb #c013
 def steering_comparisons(

@@ -19,7 +19,7 @@ from ..core import TooFew
 from .contexts import corpus_documents
 from .setup import RunContext
 from ..geometry.causal import causal_geometry
-from ..results import Result, measure_text, select, value_text
+from ..results import Result, measure_text, minus, select, value_text
 from ..stats.inference import null_summary
 from ..validation.calibration import crossfit_results, edge_figures
 from ..validation.cooccurrence import branch_order, cooccurrence_counts, corpus_vectors
@@ -161,7 +161,7 @@ def text_table(
             {
                 "statistic": measure_text(text),
                 "text alone": value_text(text),
-                "its shuffled rows": f"{null.value:.3g}" if null else "–",
+                "its shuffled rows": minus(f"{null.value:.3g}") if null else "–",
                 "the model, same words": value_text(model),
                 "what the model adds": value_text(gap) if gap else "–",
                 "verdict": gap.verdict if gap else "–",
