@@ -6,6 +6,8 @@ remembers which code its output belongs to: digests of its code cells in its met
 `make test` skips (`#| eval: false`, `#| slow` and the other flags of settings.ini) are not executed either and keep the
 output they have, unless `--flags slow` asks for them.
 
+A notebook that reads results kept in nbs/reports is stale when they are replaced, tests included.
+
 Output also depends on the modules a notebook imports. They change often and its output seldom with them, so a notebook
 is not stale because of them: `--check` says how many import code that has changed since they were executed, and
 `--verify` executes and tells which of them would show something else. `--accept` keeps output without executing, and
@@ -125,14 +127,23 @@ def imported(sources: list[str]) -> set[Path]:
     return {file for file in found if file is not None}
 
 
+def kept_runs(sources: list[str]) -> list[Path]:
+    "The results of finished runs in nbs/reports that some cells read"
+    code, there = "\n".join(sources), sorted((ROOT / "nbs" / "reports").glob("*.json"))
+    every = "reports" in code and "}.json" in code  # by names that are put together
+    return [file for file in there if every or file.name in code]
+
+
 def stamps(nb: dict) -> dict[str, str]:
     """What a notebook's output depends on: its executed code, apart from it the skipped code whose output is kept, what
-    both mean, and the modules that they import"""
+    both mean, the modules that they import, and the results of finished runs that they read"""
     code = [c for c in nb["cells"] if c["cell_type"] == "code"]
     run = [c["source"] for c in code if not is_skipped(c)]
     kept = [c["source"] for c in code if is_skipped(c) and c["outputs"]]
     modules = [f"{file.relative_to(ROOT)} {module_digest(file)}" for file in sorted(imported([*run, *kept]))]
     told = {"cells": digest(run), "meaning": digest([meaning(source) for source in [*run, *kept]])}
+    if runs := kept_runs(run):
+        told["runs"] = digest([hashlib.sha256(file.read_bytes()).hexdigest() for file in runs])
     return told | ({"modules": digest(modules)} if modules else {}) | ({"skipped": digest(kept)} if kept else {})
 
 
@@ -150,6 +161,8 @@ def why_stale(path: Path) -> str:
         return "never executed by scripts/outputs.py"
     if stored.get("cells") != now["cells"]:
         return "its code has changed"
+    if stored.get("runs") != now.get("runs"):
+        return "a finished run that it reads has been replaced"
     if stored.get("skipped") != now.get("skipped"):
         return (
             "the code of a skipped cell with output has changed: --flags slow executes it, --accept keeps what it shows"
@@ -185,6 +198,8 @@ def why_refused(path: Path, nb: dict) -> str:
     stored = nb["metadata"].get(STAMP)
     if stored is None:
         return "was never executed: leave out --accept"
+    if stored.get("runs") != stamps(nb).get("runs"):
+        return "a finished run that it reads has been replaced: execute it without --accept"
     then = meaning_then(path, stored)
     if then is None:
         return f"the code that made its output is not among its last {HISTORY} versions: execute it without --accept"
