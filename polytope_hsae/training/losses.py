@@ -124,11 +124,10 @@ def gate_loss(
     label_B: Tensor,  # parent of each, below `n_parents`
     n_parents: int,  # C
 ) -> Tensor:  # a scalar
-    "Cross-entropy of each gated parent's score as a detector of its own contexts, summed over parents. Cost: B·C·D."
+    "Cross-entropy of the gated parents' scores: whose context is it? Cost: B·C·D."
     rows_CD, bias_C = sae.parent_enc_PD[:n_parents], sae.parent_bias_P[:n_parents]
     score_BC = (x_BD - sae.dec_bias_D.detach()) @ rows_CD.T + bias_C
-    own_BC = F.one_hot(label_B, n_parents).to(score_BC)
-    return F.binary_cross_entropy_with_logits(score_BC, own_BC, reduction="sum") / len(x_BD)
+    return F.cross_entropy(score_BC, label_B)
 
 
 # %% ../../nbs/12_training/00_losses.ipynb #c017
