@@ -47,7 +47,7 @@ class Recipe(NamedTuple):
     like: str | None = None  # the variant whose tuned settings it takes; None: it is tuned itself
     flat: Flat | None = None  # None: a hierarchical model
     frozen: bool = False  # the decoder never moves
-    gate: Literal["labels", "shuffled"] | None = None  # how contexts that gate its parents are labelled; None: no gate
+    gate: Literal["labels", "shuffled"] | None = None  # labels of the contexts that gate its parents; None: no gate
 
 # %% ../../nbs/16_experiment/05_variants.ipynb #c005a_2
 def vary(
@@ -62,7 +62,7 @@ def vary(
 
 # %% ../../nbs/16_experiment/05_variants.ipynb #c006
 def _controls(cfg: Config) -> dict[str, Recipe]:
-    "Variants that say what a gain is owed to, each tuned itself; and gated ones, at the values of what they gate"
+    "Variants that say what a gain is owed to, each tuned itself; gated ones at the values of what they gate"
     a = cfg.ablate
     variants = {
         "shuffled_teacher": (a.shuffled_teacher, Recipe(cfg, "shuffled", True)),
@@ -77,7 +77,8 @@ def _controls(cfg: Config) -> dict[str, Recipe]:
     }
     flat = [Flat(kind, match) for match in a.flat_match for kind in a.flat]
     suffix = {"latents": "", "parameters": "_parameters"}
-    return {name: recipe for name, (wanted, recipe) in variants.items() if wanted} | (gates if a.gate else {}) | {
+    chosen = {name: recipe for name, (wanted, recipe) in variants.items() if wanted} | (gates if a.gate else {})
+    return chosen | {
         f"flat_{f.kind}{suffix[f.match]}": Recipe(cfg, "random", flat=f) for f in flat
     }
 

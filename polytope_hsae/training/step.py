@@ -260,9 +260,9 @@ def _backward(self: Trainee, x_BD: Tensor, weights: LossWeights, step: int) -> d
         sums = sum(
             self._part(part_BD, len(part_BD) / self.batch, weights, self.spec.seed, step, i) for i, part_BD in parts
         )
-        names = (*Losses._fields, "l0")
+        names = [*Losses._fields, "l0"]
         if self.spec.gate is not None:
-            names, sums = (*names, "gate"), torch.cat([sums, self._gate(self.spec.gate, step)])
+            names, sums = [*names, "gate"], torch.cat([sums, self._gate(self.spec.gate, step)])
         self._add_shares()
         return dict(zip(names, total(sums).tolist()))  # one transfer from the device
     except (RuntimeError, MemoryError) as e:
