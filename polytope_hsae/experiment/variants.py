@@ -78,9 +78,7 @@ def _controls(cfg: Config) -> dict[str, Recipe]:
     flat = [Flat(kind, match) for match in a.flat_match for kind in a.flat]
     suffix = {"latents": "", "parameters": "_parameters"}
     chosen = {name: recipe for name, (wanted, recipe) in variants.items() if wanted} | (gates if a.gate else {})
-    return chosen | {
-        f"flat_{f.kind}{suffix[f.match]}": Recipe(cfg, "random", flat=f) for f in flat
-    }
+    return chosen | {f"flat_{f.kind}{suffix[f.match]}": Recipe(cfg, "random", flat=f) for f in flat}
 
 # %% ../../nbs/16_experiment/05_variants.ipynb #c006_1
 def _ablations(cfg: Config) -> dict[str, Recipe]:
@@ -141,7 +139,12 @@ def controls(
     """Variants that say what a gain over another is owed to: rows from shuffled words, rotated rows, the same stages
     without a teacher, a decoder that never moves, a gate by shuffled labels
     """
-    answers = lambda r: r.start in ("shuffled", "rotated") or r.frozen or r.gate == "shuffled" or (r.two_stages and r.start == "random")
+    answers = (
+        lambda r: r.start in ("shuffled", "rotated")
+        or r.frozen
+        or r.gate == "shuffled"
+        or (r.two_stages and r.start == "random")
+    )
     return [name for name, recipe in variants.items() if recipe.against == against and answers(recipe)]
 
 # %% ../../nbs/16_experiment/05_variants.ipynb #c021
@@ -225,7 +228,6 @@ def train_options(cfg: Config) -> TrainOptions:
 # %% ../../nbs/16_experiment/05_variants.ipynb #gate-contexts
 GATE_CONTEXTS = 2**15  # labelled contexts that a gate holds at most, the first of the training split
 
-
 # %% ../../nbs/16_experiment/05_variants.ipynb #gate-of
 def gate_of(
     recipe: Recipe,  # with a gate
@@ -258,7 +260,6 @@ def gate_of(
         )
     kept = found.keep(torch.arange(len(found.parent_B), device=setup.device) < GATE_CONTEXTS)
     return Gate(kept.resid_BD, kept.parent_B.long(), len(setup.parents), recipe.cfg.training.gate_weight)
-
 
 # %% ../../nbs/16_experiment/05_variants.ipynb #c009a
 def start_variant(

@@ -116,7 +116,6 @@ class Gate(NamedTuple):
         at_B = torch.from_numpy(np.random.default_rng(numbers).integers(len(self.x_ND), size=self.batch))
         return self.x_ND[at_B.to(self.x_ND.device)], self.label_N[at_B.to(self.label_N.device)]
 
-
 # %% ../../nbs/12_training/00_losses.ipynb #gate-loss
 def gate_loss(
     sae: HierarchicalSAE,
@@ -128,7 +127,6 @@ def gate_loss(
     rows_CD, bias_C = sae.parent_enc_PD[:n_parents], sae.parent_bias_P[:n_parents]
     score_BC = (x_BD - sae.dec_bias_D.detach()) @ rows_CD.T + bias_C
     return F.cross_entropy(score_BC, label_B)
-
 
 # %% ../../nbs/12_training/00_losses.ipynb #c017
 def loss_terms(

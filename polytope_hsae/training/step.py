@@ -249,7 +249,6 @@ def _gate(self: Trainee, gate: Gate, step: int) -> Tensor:  # [1]
     (gate.weight * loss).backward()
     return loss.detach().float()[None]
 
-
 # %% ../../nbs/12_training/03_step.ipynb #c021_1
 @patch
 def _backward(self: Trainee, x_BD: Tensor, weights: LossWeights, step: int) -> dict[str, float] | None:
