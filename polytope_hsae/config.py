@@ -311,7 +311,7 @@ class TrainingConfig(Section):
     l1_warmup: Annotated[int, Field(ge=0)] = 2_000  # steps over which the L1 weights rise
     # rotation of the teacher, degrees; one variant each
     teacher_noise_deg: list[Annotated[float, Field(ge=0, le=90)]] = [0.0]
-    gate_weight: Positive = 0.05  # of the loss by which labelled training contexts gate parents, where `ablate.gate`
+    gate_weight: Positive = 0.1  # of the loss by which labelled training contexts gate parents, where `ablate.gate`
     early_stop: EarlyStopConfig | None = None  # off when absent
     tune: TuneConfig = TuneConfig()
     baseline: BaselineConfig = BaselineConfig()
