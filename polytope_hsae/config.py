@@ -311,6 +311,7 @@ class TrainingConfig(Section):
     l1_warmup: Annotated[int, Field(ge=0)] = 2_000  # steps over which the L1 weights rise
     # rotation of the teacher, degrees; one variant each
     teacher_noise_deg: list[Annotated[float, Field(ge=0, le=90)]] = [0.0]
+    gate_weight: Positive = 0.1  # of the loss by which labelled training contexts gate parents, where `ablate.gate`
     early_stop: EarlyStopConfig | None = None  # off when absent
     tune: TuneConfig = TuneConfig()
     baseline: BaselineConfig = BaselineConfig()
@@ -385,6 +386,8 @@ class AblateConfig(Section):
     child_mode: bool = True  # teacher start with the other hsae.child_mode
     # teachers estimated from such labelled contexts
     contexts: list[Literal["corpus", "templates"]] = ["corpus", "templates"]
+    # encoder rows of parents gated by labelled training contexts: of a random start, of the teacher, by shuffled labels
+    gate: bool = False
     flat: list[Literal["topk", "batchtopk", "matryoshka"]] = []  # flat models with as many active latents
     # their size: as many latents, or as many parameters
     flat_match: list[Literal["latents", "parameters"]] = ["latents"]

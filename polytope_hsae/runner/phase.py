@@ -93,6 +93,7 @@ PHASES = {
                     for k in ("euclidean_vs_causal", "vary_topk_parent", "no_teacher_init", "flat", "flat_match")
                 ),
                 "ablate.frozen_random_decoder",
+                "ablate.gate",
             ),
             (),
         ),

@@ -7,6 +7,7 @@ __all__ = ['validation_error', 'fingerprint', 'TrainRun', 'TrainReport', 'train'
 
 # %% ../../nbs/12_training/07_loop.ipynb #c003
 import dataclasses
+import hashlib
 import json
 import math
 import shutil
@@ -81,6 +82,10 @@ def _check_specs(specs: Mapping[str, TrainSpec], options: TrainOptions) -> int:
         cure = f"plan more, or set lr_warmup to {total // 20}" if total else "give stages with steps"
         raise UserError(f"a plan of {total} steps {why}: {cure}")
     for name, spec in specs.items():
+        gate, n = spec.gate, getattr(spec.sae, "m_top", 0)
+        if gate is not None and not (0 < gate.n_parents <= n and len(gate.x_ND) == len(gate.label_N) > 0):
+            found = f"{gate.n_parents} parents by {len(gate.x_ND)} contexts with {len(gate.label_N)} labels"
+            raise UserError(f"the gate of '{name}' is for {found}, and its SAE has {n} parents: give one label each")
         for s in spec.stages:
             if s.taught_row_lr_mult is not None and (spec.taught is None or s.decoder_lr_mult <= 0):
                 why = "no teacher has set any" if spec.taught is None else f"decoder_lr_mult is {s.decoder_lr_mult}"
@@ -110,6 +115,9 @@ def fingerprint(
             "input_map": spec.input_map and float(f"{spec.input_map.scale:.6g}"),
             "seed": spec.seed,
         }
+        if (gate := spec.gate) is not None:
+            labels = hashlib.sha256(gate.label_N.cpu().numpy().tobytes()).hexdigest()
+            metadata[name]["gate"] = [gate.n_parents, gate.weight, gate.batch, labels]
     return json.loads(json.dumps(metadata))
 
 # %% ../../nbs/12_training/07_loop.ipynb #loop-sketch

@@ -27,7 +27,7 @@ from ..models.hierarchical import Hidden
 from ..models.kernels import Pattern
 from .init import InputMap, Taught
 from .logging import SpikeWatch
-from .losses import Losses, LossWeights, loss_terms
+from .losses import Gate, Losses, LossWeights, gate_loss, loss_terms
 from .schedules import Stage, TrainOptions, between, ramp, stage_at, warm_cosine
 
 # %% ../../nbs/12_training/03_step.ipynb #c006
@@ -40,7 +40,8 @@ class TrainSpec(NamedTuple):
     input_map: InputMap | None = None  # from residuals to its inputs; None: batches are inputs already
     taught: Taught | None = None  # rows a teacher set, for `taught_row_lr_mult`
     metric_DD: Tensor | None = None  # causal metric of a SAE in Euclidean space, for causal orthogonality
-    seed: int = 0  # of its routing noise
+    seed: int = 0  # of its routing noise, and of the contexts its gate draws
+    gate: Gate | None = None  # labelled contexts for its parents' encoder rows
 
 # %% ../../nbs/12_training/03_step.ipynb #c008
 def make_optimizer(
@@ -238,6 +239,16 @@ def _add_shares(self: Trainee) -> None:
         if p.grad is not None:
             p.grad = total(p.grad.contiguous())
 
+# %% ../../nbs/12_training/03_step.ipynb #step-gate
+@patch
+def _gate(self: Trainee, gate: Gate, step: int) -> Tensor:  # [1]
+    "Add the gradients of the gate, whose contexts all belong to the first share; its loss."
+    if share().rank:
+        return torch.zeros(1, device=gate.x_ND.device)
+    loss = gate_loss(self.sae, *gate.draw(self.spec.seed, step), gate.n_parents)
+    (gate.weight * loss).backward()
+    return loss.detach().float()[None]
+
 # %% ../../nbs/12_training/03_step.ipynb #c021_1
 @patch
 def _backward(self: Trainee, x_BD: Tensor, weights: LossWeights, step: int) -> dict[str, float] | None:
@@ -248,8 +259,11 @@ def _backward(self: Trainee, x_BD: Tensor, weights: LossWeights, step: int) -> d
         sums = sum(
             self._part(part_BD, len(part_BD) / self.batch, weights, self.spec.seed, step, i) for i, part_BD in parts
         )
+        names = [*Losses._fields, "l0"]
+        if self.spec.gate is not None:
+            names, sums = [*names, "gate"], torch.cat([sums, self._gate(self.spec.gate, step)])
         self._add_shares()
-        return dict(zip((*Losses._fields, "l0"), total(sums).tolist()))  # one transfer from the device
+        return dict(zip(names, total(sums).tolist()))  # one transfer from the device
     except (RuntimeError, MemoryError) as e:
         if not _out_of_memory(e):
             raise
