@@ -20,7 +20,7 @@ from fastcore.basics import patch
 from torch import Tensor
 
 from ..concepts.selection import ConceptSet, load_concepts, split_lemmas
-from ..config import Config, absolute_paths, load_config, save_resolved
+from ..config import Config, absolute_paths, load_config, read_saved, save_resolved
 from ..core import UserError, one_line
 from ..estimators.teacher import Teacher, load_teacher
 from ..manifest import verify_phase
@@ -199,6 +199,7 @@ def open_explorer(
     check_finished(folder)
     for phase in (1, 2, 3, 4):
         verify_phase(folder, phase)  # one of an earlier version, without a list, is read as it is
+    read_saved(folder)  # settings that were edited since are not those of the figures
     cfg = absolute_paths(load_config(folder / "config.yaml"), folder)
     found = {
         (path.parent.parent.name, path.parent.name): path.parent for path in folder.glob("checkpoints/*/*/cfg.json")

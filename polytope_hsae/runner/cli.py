@@ -892,10 +892,13 @@ def doctor(
 
     counts = [(f"files in {folder}", f"{len(list((home / folder).iterdir()))} in {home}") for folder in SHIPPED]
     _print_rows([*versions().items(), *counts])
-    found = [*package_findings(), *tested_findings(), *cache_findings()]
-    if not any(finding.fix for finding in found):  # without its packages nothing else can be asked
+    found = [*package_findings(), *tested_findings()]
+    whole = lambda: not any(finding.fix for finding in found)
+    if whole():  # without its packages nothing else can be asked
+        found += cache_findings()
+    if whole():  # nor without a place for its assets
         found += [*wordnet_findings(), *hardware_findings()]
-    if not any(finding.fix for finding in found):
+    if whole():
         found += run_findings(absolute_paths(load_config(config, set_))) if config else []
     _print_rows([(finding.what, finding.seen) for finding in found])
     if faults := [finding for finding in found if finding.fix]:

@@ -16,7 +16,6 @@ from typing import Callable, NamedTuple
 
 from packaging.requirements import Requirement
 
-from ..assets.packages import ASSETS, asset_state, cache_dir, converted_dir, fetch_command
 from ..config import PACKAGES, Config, check_save_dir, check_trackers
 from ..core import UserError, one_line, repo_dir
 
@@ -88,6 +87,8 @@ def place_fault(
 # %% ../../nbs/19_runner/10_doctor.ipynb #doc-cache
 def cache_findings() -> list[Finding]:
     "The folder of converted assets, and the assets"
+    from polytope_hsae.assets.packages import ASSETS, asset_state, cache_dir, fetch_command
+
     try:
         folder = cache_dir()
         states = {name: asset_state(name) for name in ASSETS}
@@ -154,6 +155,8 @@ _DOG = 2084071  # where the noun synset dog.n.01 begins in WordNet 3.0's data.no
 
 def wordnet_findings() -> list[Finding]:
     "The kinds of dog in the embedded WordNet, once it is converted"
+    from polytope_hsae.assets.packages import converted_dir
+
     file = converted_dir("wordnet") / "data.noun"
     if not file.is_file():
         return []

@@ -229,6 +229,15 @@ def _without_any(verdict: Verdict, others: Sequence[Verdict], seeds: Sequence[in
     return "cannot tell", changed if verdict == "cannot tell" else f"{verdict} with all seeds, but {changed}"
 
 # %% ../../nbs/04_stats/01_paired.ipynb #paired-beside
+def _student_p(gain_S: np.ndarray) -> float | None:
+    "One-sided p of a mean above 0, by Student's t; None for a single seed"
+    if len(gain_S) < 2:
+        return None
+    if gain_S.std() == 0:  # every seed says the same
+        return float(gain_S[0] <= 0)
+    return float(stats.ttest_1samp(gain_S, 0, alternative="greater").pvalue)
+
+
 def _beside(
     treated: "np.ndarray | Ratio",
     scores: "np.ndarray | Ratio",  # of a control treatment
@@ -239,11 +248,16 @@ def _beside(
 ) -> Null:
     "A control treatment's own difference, and how surely the treatment beats it"
     gap = paired_difference(scores, control, rng, relative)
-    _, drawn, _ = crossed_bootstrap([treated, scores], rng)
-    beats = np.less if smaller_is_better else np.greater
-    lost = int((~beats(drawn[:, 0], drawn[:, 1])).sum())
+    _, drawn, (_, C) = crossed_bootstrap([treated, scores], rng)
+    if C == 1 and not isinstance(treated, Ratio):
+        a_S, b_S = _only_column(treated, scores)
+        gain_S = np.log(a_S / b_S) if relative and min(a_S.min(), b_S.min()) > 0 else a_S - b_S
+        p = _student_p(-gain_S if smaller_is_better else gain_S)
+    else:
+        beats = np.less if smaller_is_better else np.greater
+        p = (1 + int((~beats(drawn[:, 0], drawn[:, 1])).sum())) / (len(drawn) + 1)
     sides = dict(low=gap.low, high=gap.high) if math.isfinite(gap.low) and math.isfinite(gap.high) else {}
-    return Null(value=gap.value, **sides, n=gap.n_rows, p=(1 + lost) / (len(drawn) + 1))
+    return Null(value=gap.value, **sides, n=gap.n_rows, p=p)
 
 # %% ../../nbs/04_stats/01_paired.ipynb #paired-judged
 def _judged(

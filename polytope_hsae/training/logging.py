@@ -18,6 +18,7 @@ from typing import Any
 from torch.utils.tensorboard import SummaryWriter
 
 from ..core import UserError, atomic_write, one_line
+from ..manifest import heal
 
 # %% ../../nbs/12_training/05_logging.ipynb #c006
 class SpikeWatch:
@@ -48,7 +49,9 @@ class SpikeWatch:
 
 # %% ../../nbs/12_training/05_logging.ipynb #log-again
 def _again(path: Path) -> str:
-    return f"delete {path.parent} and run the phase again, which trains its models anew"
+    "What trains the models of a log anew: the command of the run that it is part of, where it is part of one"
+    run = next((folder for folder in path.absolute().parents if (folder / "config.yaml").is_file()), None)
+    return f"delete its folder, then {'train again' if run is None else heal(run)}"
 
 # %% ../../nbs/12_training/05_logging.ipynb #log-text
 def _text(path: Path) -> str:
