@@ -97,7 +97,6 @@ def _unfit(columns: dict[str, Tensor], bad_N: Tensor) -> str:
     cure = "fetch its weights again if they are damaged, or set model.dtype to bf16 or fp32 if it overflows in float16"
     return f"{found}, which came out of the model and not of the store's dtype: {cure}"
 
-
 # %% ../../nbs/07_activations/02_store.ipynb #c007
 class StoreWriter:
     """Appends rows to a store and cuts them into shards.
