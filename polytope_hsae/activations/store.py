@@ -84,6 +84,19 @@ def is_complete(
         )
     return index["complete"]
 
+# %% ../../nbs/07_activations/02_store.ipynb #unfit
+def _unfit(columns: dict[str, Tensor], bad_N: Tensor) -> str:
+    "What is wrong with residuals that are not finite: where the first is, what may have made it, how to mend that"
+    resid_ND, first = columns["resid"], int(bad_N.nonzero()[0])
+    dtype = str(resid_ND.dtype).removeprefix("torch.")
+    where = f"document {int(columns['doc'][first])} after token {int(columns['token'][first])}"
+    found = f"{int(bad_N.sum())} of {len(bad_N)} captured residuals hold NaN or infinity in {dtype} (first: {where})"
+    if resid_ND.dtype == torch.float16 and not resid_ND.isnan().any():
+        cure = "set data.store_dtype to bf16 or fp32, and model.dtype, if that is float16 as well"
+        return f"{found}, because numbers beyond 65504 overflow in float16: {cure}"
+    cure = "fetch its weights again if they are damaged, or set model.dtype to bf16 or fp32 if it overflows in float16"
+    return f"{found}, which came out of the model and not of the store's dtype: {cure}"
+
 # %% ../../nbs/07_activations/02_store.ipynb #c007
 class StoreWriter:
     """Appends rows to a store and cuts them into shards.
@@ -110,9 +123,7 @@ class StoreWriter:
         "Hold rows until `flush`. Raises UserError when a residual is not finite."
         finite_N = columns["resid"].isfinite().all(1)
         if not finite_N.all():
-            bad = f"{int((~finite_N).sum())} of {len(finite_N)} captured residuals hold NaN or infinity"
-            dtype = columns["resid"].dtype
-            raise UserError(f"{bad} in {dtype}: set data.store_dtype to bf16 or fp32")
+            raise UserError(_unfit(columns, ~finite_N))
         self.pending.append(columns)
 
 # %% ../../nbs/07_activations/02_store.ipynb #c007-flush
