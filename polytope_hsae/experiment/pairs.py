@@ -199,5 +199,6 @@ def pair_table(
     for r in results:
         row = rows.setdefault(measure_text(r), {"measure": measure_text(r)})
         row[variant_text(r.variant)] = value_text(r)
-        row[f"{variant_text(r.variant)}: null"] = minus("; ".join(f"{null.value:.3g}" for null in r.nulls.values())) or "–"
+        nulls = "; ".join(minus(f"{null.value:.3g}") for null in r.nulls.values())
+        row[f"{variant_text(r.variant)}: null"] = nulls or "–"
     return pd.DataFrame(list(rows.values())).fillna("–")
