@@ -34,17 +34,13 @@ class Sweep(BaseModel):
     "What a sweep's file holds."
 
     model_config = ConfigDict(extra="forbid")
-    folder: (
-        Path  # of the runs and of what is gathered, relative to the working directory
-    )
+    folder: Path  # of the runs and of what is gathered, relative to the working directory
     config: list[str] = ["demo"]  # presets, or YAML files
     grid: dict[str, list[Any]] = {}  # dotted key → its values
     set: dict[str, Any] = {}  # dotted key → value, for every run
     processes: int = Field(1, ge=1)  # of one run, on one machine
     at_once: int = Field(1, ge=1)  # runs side by side where the cluster is this machine
-    executor: dict[str, Any] = {
-        "cluster": "local"
-    }  # parameters of submitit's AutoExecutor
+    executor: dict[str, Any] = {"cluster": "local"}  # parameters of submitit's AutoExecutor
 
 # %% ../../nbs/19_runner/08_sweep.ipynb #sweep-read
 def read_sweep(path: Path | str) -> Sweep:
@@ -57,17 +53,13 @@ def read_sweep(path: Path | str) -> Sweep:
         ) from e
     tree = parse_yaml(text, one_line(str(path)))
     if not isinstance(tree, dict):
-        raise UserError(
-            f"{path} cannot be read as a sweep: give a YAML file with a folder and a grid"
-        )
+        raise UserError(f"{path} cannot be read as a sweep: give a YAML file with a folder and a grid")
     try:
         return Sweep(**tree)
     except ValidationError as e:
         first = e.errors()[0]
         where, keys = ".".join(map(str, first["loc"])), ", ".join(Sweep.model_fields)
-        raise UserError(
-            f"{where} of {path} is wrong ({first['msg'].lower()}): a sweep has the keys {keys}"
-        ) from e
+        raise UserError(f"{where} of {path} is wrong ({first['msg'].lower()}): a sweep has the keys {keys}") from e
 
 # %% ../../nbs/19_runner/08_sweep.ipynb #sweep-run
 class SweepRun(NamedTuple):
@@ -114,19 +106,13 @@ def sweep_runs(sweep: Sweep) -> list[SweepRun]:
         load_config(config, run.overrides)
         runs.append(run)
     if not runs:
-        raise UserError(
-            "the sweep has no runs: give config, and every key of its grid, at least one value"
-        )
+        raise UserError("the sweep has no runs: give config, and every key of its grid, at least one value")
     if len({run.name for run in runs}) < len(runs):
-        raise UserError(
-            "two runs of the sweep would share a folder: leave out values that are given twice"
-        )
+        raise UserError("two runs of the sweep would share a folder: leave out values that are given twice")
     return runs
 
 # %% ../../nbs/19_runner/08_sweep.ipynb #sweep-slurm
-UNTIL_SLURM_ENDS = (
-    600  # seconds, longer than Slurm leaves a job that it has told to end
-)
+UNTIL_SLURM_ENDS = 600  # seconds, longer than Slurm leaves a job that it has told to end
 
 
 def _ignore_preemption() -> None:
@@ -147,10 +133,7 @@ class Command:
     def __call__(self) -> None:
         self.process = subprocess.Popen(self.words, preexec_fn=_ignore_preemption)
         code, self.process = self.process.wait(), None
-        if (
-            code in (-signal.SIGTERM, 128 + signal.SIGTERM)
-            and "SLURM_JOB_ID" in os.environ
-        ):
+        if code in (-signal.SIGTERM, 128 + signal.SIGTERM) and "SLURM_JOB_ID" in os.environ:
             time.sleep(UNTIL_SLURM_ENDS)
         if code:
             raise RuntimeError(f"exit code {code}")
@@ -161,9 +144,7 @@ class Command:
 
         if self.process is not None:
             self.process.terminate()
-            psutil.Process(
-                self.process.pid
-            ).wait()  # Popen's own wait is what the signal has interrupted
+            psutil.Process(self.process.pid).wait()  # Popen's own wait is what the signal has interrupted
         return DelayedSubmission(Command(self.words))
 
 # %% ../../nbs/19_runner/08_sweep.ipynb #sweep-submit
@@ -186,26 +167,15 @@ def submit_runs(
         ) from e
     jobs: list[Any] = []
     for run in runs:
-        while (
-            executor.cluster in ("local", "debug")
-            and sum(not job.done() for job in jobs) >= sweep.at_once
-        ):
+        while executor.cluster in ("local", "debug") and sum(not job.done() for job in jobs) >= sweep.at_once:
             time.sleep(0.2)
-        jobs.append(
-            executor.submit(Command([*program, *run.arguments(sweep.processes)]))
-        )
+        jobs.append(executor.submit(Command([*program, *run.arguments(sweep.processes)])))
     return jobs
 
 # %% ../../nbs/19_runner/08_sweep.ipynb #sweep-wait
-def failed_runs(
-    runs: Sequence[SweepRun], jobs: Sequence[Any]
-) -> dict[str, str]:  # name → where its job's log is
+def failed_runs(runs: Sequence[SweepRun], jobs: Sequence[Any]) -> dict[str, str]:  # name → where its job's log is
     "Wait for every job; those that ended with an error"
-    return {
-        run.name: str(job.paths.stderr)
-        for run, job in zip(runs, jobs)
-        if job.exception() is not None
-    }
+    return {run.name: str(job.paths.stderr) for run, job in zip(runs, jobs) if job.exception() is not None}
 
 # %% ../../nbs/19_runner/08_sweep.ipynb #sweep-gather
 def gather_runs(sweep: Sweep) -> Path:  # sweep.html; sweep.csv is beside it
@@ -219,9 +189,7 @@ def gather_runs(sweep: Sweep) -> Path:  # sweep.html; sweep.csv is beside it
         values = [str(run.settings[key]) for key in sweep.grid]
         for a in answers(load_results(run.folder), config):
             measured = value_text(a.result) if a.result else ""
-            rows.append(
-                [run.name, *values, a.question.title, a.target, measured, a.verdict]
-            )
+            rows.append([run.name, *values, a.question.title, a.target, measured, a.verdict])
     text = io.StringIO()
     csv.writer(text).writerows([head, *rows])
     atomic_write(sweep.folder / "sweep.csv", text.getvalue())

@@ -45,25 +45,19 @@ from .step import Trainee, TrainSpec
 
 # %% ../../nbs/12_training/07_loop.ipynb #c008
 def validation_error(
-    batches: Sequence[
-        Tensor
-    ],  # held-out activations, in the form `train` is given them
+    batches: Sequence[Tensor],  # held-out activations, in the form `train` is given them
 ) -> Callable[[str, TrainSpec], dict[str, float]]:  # for `train(validate=…)`
     """1 − EV over held-out batches, summed in float64. Raises UserError without any.
 
     Cost: one forward pass over them per call and SAE."""
     if not sum(map(len, batches)):
-        raise UserError(
-            "the validation split has no activations: raise data.token_budget, or validate nothing"
-        )
+        raise UserError("the validation split has no activations: raise data.token_budget, or validate nothing")
 
     def measure(name: str, spec: TrainSpec) -> dict[str, float]:
         ev = ExplainedVariance()
         for batch_BD in batches:
             batch_BD = batch_BD.to(spec.sae.dec_bias_D)
-            x_BD = (
-                batch_BD if spec.input_map is None else spec.input_map.apply(batch_BD)
-            )
+            x_BD = batch_BD if spec.input_map is None else spec.input_map.apply(batch_BD)
             ev.update(x_BD, spec.sae.decode(spec.sae.encode(x_BD)))
         return {"1-EV": 1 - ev.compute()}
 
@@ -75,12 +69,8 @@ def _check_specs(specs: Mapping[str, TrainSpec], options: TrainOptions) -> int:
     if not specs:
         raise UserError("there is no SAE to train: give at least one")
     for name, spec in specs.items():
-        if isinstance(spec.stages, Stage) or not all(
-            isinstance(s, Stage) for s in spec.stages
-        ):
-            raise UserError(
-                f"stages of '{name}' is {spec.stages!r}: give a list such as [Stage('only', 1000)]"
-            )
+        if isinstance(spec.stages, Stage) or not all(isinstance(s, Stage) for s in spec.stages):
+            raise UserError(f"stages of '{name}' is {spec.stages!r}: give a list such as [Stage('only', 1000)]")
     totals = {name: sum(s.steps for s in spec.stages) for name, spec in specs.items()}
     if len(set(totals.values())) > 1:
         raise UserError(
@@ -89,40 +79,18 @@ def _check_specs(specs: Mapping[str, TrainSpec], options: TrainOptions) -> int:
         )
     total = next(iter(totals.values()))
     if total == 0 or total < options.lr_warmup:
-        why = (
-            f"ends inside the warm-up of the learning rate, {options.lr_warmup} steps"
-            if total
-            else "trains nothing"
-        )
-        cure = (
-            f"plan more, or set lr_warmup to {total // 20}"
-            if total
-            else "give stages with steps"
-        )
+        why = f"ends inside the warm-up of the learning rate, {options.lr_warmup} steps" if total else "trains nothing"
+        cure = f"plan more, or set lr_warmup to {total // 20}" if total else "give stages with steps"
         raise UserError(f"a plan of {total} steps {why}: {cure}")
     for name, spec in specs.items():
         gate, n = spec.gate, getattr(spec.sae, "m_top", 0)
-        if gate is not None and not (
-            0 < gate.n_parents <= n and len(gate.x_ND) == len(gate.label_N) > 0
-        ):
+        if gate is not None and not (0 < gate.n_parents <= n and len(gate.x_ND) == len(gate.label_N) > 0):
             found = f"{gate.n_parents} parents by {len(gate.x_ND)} contexts with {len(gate.label_N)} labels"
-            raise UserError(
-                f"the gate of '{name}' is for {found}, and its SAE has {n} parents: give one label each"
-            )
+            raise UserError(f"the gate of '{name}' is for {found}, and its SAE has {n} parents: give one label each")
         for s in spec.stages:
-            if s.taught_row_lr_mult is not None and (
-                spec.taught is None or s.decoder_lr_mult <= 0
-            ):
-                why = (
-                    "no teacher has set any"
-                    if spec.taught is None
-                    else f"decoder_lr_mult is {s.decoder_lr_mult}"
-                )
-                cure = (
-                    "pass what init_from_teacher returned"
-                    if spec.taught is None
-                    else "set decoder_lr_mult above 0"
-                )
+            if s.taught_row_lr_mult is not None and (spec.taught is None or s.decoder_lr_mult <= 0):
+                why = "no teacher has set any" if spec.taught is None else f"decoder_lr_mult is {s.decoder_lr_mult}"
+                cure = "pass what init_from_teacher returned" if spec.taught is None else "set decoder_lr_mult above 0"
                 raise UserError(
                     f"stage {s.name} of '{name}' slows taught rows, but {why}: {cure}, or leave taught_row_lr_mult out"
                 )
@@ -146,11 +114,7 @@ def fingerprint(
         "compile",
         "recompute",
     }
-    metadata = {
-        "options": {
-            k: v for k, v in dataclasses.asdict(options).items() if k not in free
-        }
-    }
+    metadata = {"options": {k: v for k, v in dataclasses.asdict(options).items() if k not in free}}
     for name, spec in specs.items():
         metadata[name] = {
             "sae": spec.sae.config(),
@@ -171,12 +135,8 @@ def _sketch(tensors: Iterable[Tensor]) -> list[float]:
     for k, t in enumerate(tensors):
         at = k
         for x_N in t.detach().flatten().split(2**22):  # a piece in float64 at a time
-            x_N, at_N = x_N.double(), at + torch.arange(
-                len(x_N), device=x_N.device, dtype=torch.float64
-            )
-            sums_4 += torch.stack(
-                [x_N @ x_N, *(x_N @ torch.cos(i * at_N) for i in (1, 2, 3))]
-            ).cpu()
+            x_N, at_N = x_N.double(), at + torch.arange(len(x_N), device=x_N.device, dtype=torch.float64)
+            sums_4 += torch.stack([x_N @ x_N, *(x_N @ torch.cos(i * at_N) for i in (1, 2, 3))]).cpu()
             at += len(x_N)
     return [math.sqrt(sums_4[0]), *sums_4[1:].tolist()]
 
@@ -200,17 +160,12 @@ class TrainRun:
     ):
         self.total, self.step, self.activations = _check_specs(specs, options), 0, 0
         maps = {
-            id(s.input_map): s.input_map.to(s.sae.dec_bias_D.device)
-            for s in specs.values()
-            if s.input_map is not None
+            id(s.input_map): s.input_map.to(s.sae.dec_bias_D.device) for s in specs.values() if s.input_map is not None
         }
         self.trainees = {
-            name: Trainee(s._replace(input_map=maps.get(id(s.input_map))), options)
-            for name, s in specs.items()
+            name: Trainee(s._replace(input_map=maps.get(id(s.input_map))), options) for name, s in specs.items()
         }
-        device = next(
-            iter(specs.values())
-        ).sae.dec_bias_D.device  # all models are on one
+        device = next(iter(specs.values())).sae.dec_bias_D.device  # all models are on one
         self.source, self.folder, self.options = (
             BatchSource(batches, device),
             Path(folder),
@@ -219,13 +174,9 @@ class TrainRun:
         self.validate, self.loggers = validate, loggers
         self.best: dict[str, list] = {name: [math.inf, 0] for name in specs}
         self.metadata = fingerprint(specs, options)
-        floats = lambda sae: (
-            t for t in sae.state_dict().values() if t.is_floating_point()
-        )
+        floats = lambda sae: (t for t in sae.state_dict().values() if t.is_floating_point())
         self.start = {name: _sketch(floats(s.sae)) for name, s in specs.items()}
-        self.first: dict[str, Any] | None = (
-            None  # where the data began, and a sketch of the first batch
-        )
+        self.first: dict[str, Any] | None = None  # where the data began, and a sketch of the first batch
 
     @property
     def checkpoints(self) -> Path:
@@ -241,9 +192,7 @@ class TrainRun:
 @patch
 def save(
     self: TrainRun,
-    source: (
-        dict[str, Any] | None
-    ) = None,  # position in the data, when it is not the present one
+    source: dict[str, Any] | None = None,  # position in the data, when it is not the present one
 ) -> Path:  # the checkpoint's folder
     "Write a checkpoint of this step."
     place = checkpoint_path(self.checkpoints, self.step)
@@ -265,24 +214,14 @@ def save(
 def _differences(self: TrainRun, state: dict[str, Any]) -> list[str]:
     "What a checkpoint was made with that is otherwise today; draws the first batch again"
     ours, theirs = self.metadata, state["metadata"]
-    settings = sorted(
-        k for k in ours.keys() | theirs.keys() if ours.get(k) != theirs.get(k)
-    )
+    settings = sorted(k for k in ours.keys() | theirs.keys() if ours.get(k) != theirs.get(k))
     begun = state.get("start", {})  # checkpoints of before these were kept have none
-    moved = [
-        name
-        for name, start in self.start.items()
-        if not _alike(start, begun.get(name, start))
-    ]
+    moved = [name for name, start in self.start.items() if not _alike(start, begun.get(name, start))]
     found = ["other settings of " + ", ".join(settings)] if settings else []
     found += ["other starting weights of " + ", ".join(moved)] if moved else []
     if not found and (first := state.get("first")):
         self.source.restore(first["source"])
-        found += (
-            []
-            if _alike(_sketch([next(self.source)]), first["sketch"])
-            else ["other activations"]
-        )
+        found += [] if _alike(_sketch([next(self.source)]), first["sketch"]) else ["other activations"]
     return found
 
 # %% ../../nbs/12_training/07_loop.ipynb #loop-load-state
@@ -296,9 +235,7 @@ def _load(self: TrainRun, step: int, state: dict[str, Any]) -> None:
         )
     for name, trainee in self.trainees.items():
         trainee.load_state(state["trainees"][name])
-        trainee.now, trainee.batch = state.get("last", {}).get(
-            name, (trainee.now, trainee.batch)
-        )
+        trainee.now, trainee.batch = state.get("last", {}).get(name, (trainee.now, trainee.batch))
     self.source.restore(state["source"])
     self.step, self.activations, self.best = step, state["activations"], state["best"]
     self.first = state.get("first")
@@ -358,9 +295,7 @@ def _each(self: TrainRun, work: Callable[[str], Any]) -> dict[str, Any]:
         or share().size > 1
         or any(s.dec_bias_D.is_cuda or getattr(s, "router_noise", False) for s in saes)
     )
-    return dict(
-        zip(names, map(work, names) if takes_turns else side_by_side(work, names))
-    )
+    return dict(zip(names, map(work, names) if takes_turns else side_by_side(work, names)))
 
 # %% ../../nbs/12_training/07_loop.ipynb #c021
 @patch
@@ -371,11 +306,7 @@ def _inputs(self: TrainRun, batch_BD: Tensor) -> dict[str, Tensor]:
     mapped: dict[int, Tensor] = {}
     out = {}
     for name, t in self.trainees.items():
-        if (
-            not isinstance(batch_BD, Tensor)
-            or batch_BD.dim() != 2
-            or batch_BD.shape[1] != t.sae.d
-        ):
+        if not isinstance(batch_BD, Tensor) or batch_BD.dim() != 2 or batch_BD.shape[1] != t.sae.d:
             seen = f"{type(batch_BD).__name__} of shape {tuple(getattr(batch_BD, 'shape', ()))}"
             raise UserError(
                 f"a batch is a {seen}, but '{name}' takes a Tensor of shape n×{t.sae.d}: "
@@ -390,9 +321,7 @@ def _inputs(self: TrainRun, batch_BD: Tensor) -> dict[str, Tensor]:
 
 # %% ../../nbs/12_training/07_loop.ipynb #c021_1
 @patch
-def _refuse(
-    self: TrainRun, batch_BD: Tensor, wrong: Mapping[str, str], position: dict[str, Any]
-) -> None:
+def _refuse(self: TrainRun, batch_BD: Tensor, wrong: Mapping[str, str], position: dict[str, Any]) -> None:
     "Undo a step that went wrong in some model, keep the state before it, and raise UserError with cause and cure."
     for trainee in self.trainees.values():
         trainee.restore()
@@ -420,9 +349,7 @@ def advance(self: TrainRun) -> int:
     position = self.source.state()
     batch_BD = next(self.source)
     inputs = self._inputs(batch_BD)
-    checked = self._each(
-        lambda name: self.trainees[name].gradients(inputs[name], self.step)
-    )
+    checked = self._each(lambda name: self.trainees[name].gradients(inputs[name], self.step))
     wrong = {name: why for name, why in checked.items() if why}
     if wrong:
         self._refuse(batch_BD, wrong, position)
@@ -519,9 +446,7 @@ def show(self: TrainRun, bar: tqdm, n: int) -> None:
 def finish(self: TrainRun) -> None:
     "Make frames that have moved exactly orthonormal. Cost: 2·M·S²·D a model."
     for t in self.trainees.values():
-        if isinstance(t.sae, HierarchicalSAE) and not all(
-            stage.freeze_decoder for stage in t.spec.stages
-        ):
+        if isinstance(t.sae, HierarchicalSAE) and not all(stage.freeze_decoder for stage in t.spec.stages):
             restore_frames(t.sae.up_PSD.data)
 
 # %% ../../nbs/12_training/07_loop.ipynb #loop-carry-out
@@ -544,9 +469,7 @@ def carry_out(
                 self.log_and_checkpoint()
                 if after_step is not None:
                     after_step(self.step)
-                if total_of(
-                    asked.is_set(), device
-                ):  # whichever process was asked to end, all do after the same step
+                if total_of(asked.is_set(), device):  # whichever process was asked to end, all do after the same step
                     self.save()
                     raise SystemExit(143)
             self.finish()
@@ -567,9 +490,7 @@ class TrainReport(NamedTuple):
     reason: str  # `finished` or `early stop`
     last: dict[str, dict]  # health of each SAE at the end
     averaged: dict[str, SAE]  # the averaged copies; empty without `ema`
-    origin: dict[
-        str, Any
-    ]  # settings, and sketches of where the run began, for `made_otherwise`
+    origin: dict[str, Any]  # settings, and sketches of where the run began, for `made_otherwise`
 
 # %% ../../nbs/12_training/07_loop.ipynb #loop-report
 @patch
@@ -581,11 +502,7 @@ def report(self: TrainRun) -> TrainReport:
         seconds=time.perf_counter() - self.started[0],
         reason="finished" if self.step == self.total else "early stop",
         last={n: t.health() for n, t in self.trainees.items()},
-        averaged={
-            n: sae
-            for n, t in self.trainees.items()
-            if (sae := t.averaged()) is not None
-        },
+        averaged={n: sae for n, t in self.trainees.items() if (sae := t.averaged()) is not None},
         origin=self.origin,
     )
 
@@ -593,51 +510,28 @@ def report(self: TrainRun) -> TrainReport:
 def _specs(models: Any, batches: Any, **bare: Any) -> dict[str, TrainSpec]:
     "Every model with its plan. UserError when models or batches are of another kind than `train` takes."
     if not isinstance(models, Mapping):
-        raise UserError(
-            f"models is a {type(models).__name__}: give SAEs by name, such as {{'h': sae}}"
-        )
+        raise UserError(f"models is a {type(models).__name__}: give SAEs by name, such as {{'h': sae}}")
     if isinstance(batches, Tensor):
         shape = tuple(batches.shape)
-        raise UserError(
-            f"batches is one tensor of shape {shape}: give several n×d batches, such as x.split(256)"
-        )
+        raise UserError(f"batches is one tensor of shape {shape}: give several n×d batches, such as x.split(256)")
     wrong = [name for name, m in models.items() if not isinstance(m, (SAE, TrainSpec))]
     if wrong:
-        raise UserError(
-            f"'{wrong[0]}' is a {type(models[wrong[0]]).__name__}: give an SAE or a TrainSpec"
-        )
-    return {
-        name: m if isinstance(m, TrainSpec) else TrainSpec(m, **bare)
-        for name, m in models.items()
-    }
+        raise UserError(f"'{wrong[0]}' is a {type(models[wrong[0]]).__name__}: give an SAE or a TrainSpec")
+    return {name: m if isinstance(m, TrainSpec) else TrainSpec(m, **bare) for name, m in models.items()}
 
 # %% ../../nbs/12_training/07_loop.ipynb #c025_1
 def train(
-    models: Mapping[
-        str, SAE | TrainSpec
-    ],  # by name, trained in place; a bare SAE takes stages, weights and map below
-    batches: Iterable[
-        Tensor
-    ],  # n×d activations; endless, or restartable like a list. See `BatchSource` for resuming
+    models: Mapping[str, SAE | TrainSpec],  # by name, trained in place; a bare SAE takes stages, weights and map below
+    batches: Iterable[Tensor],  # n×d activations; endless, or restartable like a list. See `BatchSource` for resuming
     stages: Sequence[Stage] = (),  # the plan of bare SAEs
-    out_dir: (
-        Path | str
-    ) = "runs/train",  # run folder: checkpoints/, log.jsonl, TensorBoard events
+    out_dir: Path | str = "runs/train",  # run folder: checkpoints/, log.jsonl, TensorBoard events
     *,
     options: TrainOptions = TrainOptions(),  # schedules, clipping, logging, checkpoints
     weights: LossWeights = LossWeights(),  # loss weights of bare SAEs
-    input_map: (
-        InputMap | None
-    ) = None,  # from batches to the inputs of bare SAEs; None: they are inputs already
-    validate: (
-        Callable[[str, TrainSpec], Mapping[str, float]] | None
-    ) = None,  # what to log; `1-EV` stops early
-    after_step: (
-        Callable[[int], None] | None
-    ) = None,  # called with the steps completed, after logs and checkpoints
-    loggers: Sequence[
-        Callable[[int, str, Mapping], None]
-    ] = (),  # called with step, name and values beside the log
+    input_map: InputMap | None = None,  # from batches to the inputs of bare SAEs; None: they are inputs already
+    validate: Callable[[str, TrainSpec], Mapping[str, float]] | None = None,  # what to log; `1-EV` stops early
+    after_step: Callable[[int], None] | None = None,  # called with the steps completed, after logs and checkpoints
+    loggers: Sequence[Callable[[int, str, Mapping], None]] = (),  # called with step, name and values beside the log
     resume: bool = True,  # continue from the newest checkpoint in out_dir
     progress: bool = True,  # show a bar with activations per second and time left
     team: Team = Team(),  # processes that share every batch; all of them call this with the same models and batches
@@ -659,9 +553,7 @@ def train(
     with shared_batches(team, next(iter(specs.values())).sae.dec_bias_D.device):
         run.begin(resume)
         if progress and run.is_over and team.rank == 0:
-            tqdm.write(
-                f"found finished: {run.step} steps in {run.folder}, nothing to train (resume=False trains anew)"
-            )
+            tqdm.write(f"found finished: {run.step} steps in {run.folder}, nothing to train (resume=False trains anew)")
         run.carry_out(after_step, progress)
         return run.report()
 
