@@ -193,7 +193,7 @@ def power_table(
                 "asked": minus(f"{target.bound:+.0%}" if target.relative else f"{100 * target.bound:+.0f} points"),
                 "answered, alone": round(100 * alone),
                 "answered, last of the family": round(100 * last),
-                "false met": round(100 * false, 1),
+                "false met": f"{100 * false:.1f}",
                 "80 of 100 take": f"{take} {unit}" if take else "more seeds",
             }
         )
