@@ -103,7 +103,7 @@ def sweep_runs(sweep: Sweep) -> list[SweepRun]:
         raise UserError("two runs of the sweep would share a folder: leave out values that are given twice")
     return runs
 
-# %% ../../nbs/19_runner/08_sweep.ipynb #sweep-command
+# %% ../../nbs/19_runner/08_sweep.ipynb #sweep-ignore
 PREEMPT = "SUBMITIT_PREEMPT_SIGNAL"  # submitit's name for the signal that asks for a checkpoint
 
 
@@ -111,7 +111,7 @@ def ignore_preemption() -> None:
     "Leave the signal to submitit, in this process and in those that it starts"
     signal.signal(getattr(signal, f"SIG{os.environ.get(PREEMPT, 'USR2')}"), signal.SIG_IGN)
 
-
+# %% ../../nbs/19_runner/08_sweep.ipynb #sweep-command
 class Command:
     "A command that submitit runs, and starts again when its job was interrupted."
 
