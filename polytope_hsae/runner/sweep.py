@@ -80,13 +80,7 @@ class SweepRun(NamedTuple):
         "What follows `polytope-hsae` on its command line"
         values = [*self.overrides, f"logging.save_dir={json.dumps(str(self.folder))}"]
         sets = [word for value in values for word in ("--set", value)]
-        return [
-            "run",
-            "--config",
-            self.config,
-            *sets,
-            *(["--processes", str(processes)] if processes > 1 else []),
-        ]
+        return ["run", "--config", self.config, *sets, *(["--processes", str(processes)] if processes > 1 else [])]
 
 # %% ../../nbs/19_runner/08_sweep.ipynb #sweep-runs
 def sweep_runs(sweep: Sweep) -> list[SweepRun]:
@@ -98,10 +92,7 @@ def sweep_runs(sweep: Sweep) -> list[SweepRun]:
         )
     for config, *values in itertools.product(sweep.config, *sweep.grid.values()):
         varied = dict(zip(sweep.grid, values))
-        words = [
-            Path(config).stem,
-            *(f"{key.rpartition('.')[2]}-{value}" for key, value in varied.items()),
-        ]
+        words = [Path(config).stem, *(f"{key.rpartition('.')[2]}-{value}" for key, value in varied.items())]
         name = re.sub(r"[^\w.+-]+", "-", "_".join(words))
         run = SweepRun(name, config, varied | sweep.set, sweep.folder.absolute() / name)
         load_config(config, run.overrides)
@@ -193,6 +184,5 @@ def gather_runs(sweep: Sweep) -> Path:  # sweep.html; sweep.csv is beside it
     atomic_write(sweep.folder / "sweep.csv", text.getvalue())
     title = f"Sweep {sweep.folder.name}"
     return atomic_write(
-        sweep.folder / "sweep.html",
-        page(title, f"<h1>{title}</h1><h2>Every run</h2>{table(head, rows)}"),
+        sweep.folder / "sweep.html", page(title, f"<h1>{title}</h1><h2>Every run</h2>{table(head, rows)}")
     )
