@@ -43,7 +43,7 @@ class Page(HTMLParser):
         said = {key: value or "" for key, value in pairs}
         self.ids |= {said[key] for key in ("id", "name") if said.get(key)}
         self.in_style = tag == "style"
-        if tag == "a" and "href" in said:
+        if tag == "a" and "href" in said and not said["href"].startswith("data:"):  # it leads nowhere
             self.links.append(said["href"])
         if tag == "img" and not said.get("alt", "").strip():
             self.silent.append(said.get("src", "")[:40])
