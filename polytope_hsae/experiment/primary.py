@@ -102,6 +102,18 @@ def primary_metadata(primaries: Sequence[Primary]) -> dict[str, str]:
     "The same for `results.json`: a line for each endpoint, as the report lists it"
     return {f"primary.{p.endpoint}": f"{p.verdict}, p {p.p:.2g}, corrected {p.adjusted:.2g}" for p in primaries}
 
+# %% ../../nbs/16_experiment/18_primary.ipynb #settled
+def _settled(
+    r: Result,
+    verdict: Verdict,  # that the correction leaves
+    n: int,  # verdicts in its family
+) -> Result:
+    "A figure with the verdict that is left, and with what it was by itself in its note"
+    if verdict == r.verdict:
+        return r
+    note = f"{r.verdict} by itself, but not among {n} verdicts that are corrected together"
+    return r.model_copy(update=dict(verdict=verdict, note="; ".join(filter(None, [note, r.note]))))
+
 # %% ../../nbs/16_experiment/18_primary.ipynb #corrected
 def corrected(
     groups: Sequence[Sequence[Result]],  # differences, all that a run compares
@@ -114,14 +126,7 @@ def corrected(
     target = lambda r: targets.get(Score(r.statistic, r.level)) if r.target and r.kind == "difference" else None
     other = [r for r in every if target(r) and r.key not in verdicts]
     verdicts |= {r.key: (v, len(other)) for r, v in zip(other, _together(other, list(map(target, other)))[2])}
-
-    def settled(r: Result) -> Result:
-        verdict, n = verdicts.get(r.key, (r.verdict, 0))
-        if verdict == r.verdict:
-            return r
-        note = f"{r.verdict} by itself, but not among {n} verdicts that are corrected together"
-        return r.model_copy(update=dict(verdict=verdict, note="; ".join(filter(None, [note, r.note]))))
-
+    settled = lambda r: _settled(r, *verdicts.get(r.key, (r.verdict, 0)))
     return [[settled(r) for r in group] for group in groups]
 
 # %% ../../nbs/16_experiment/18_primary.ipynb #geometry-targets
@@ -144,19 +149,15 @@ def corrected_geometry(
     "Figures of phase 1 with the verdicts on targets that Holm's correction leaves them"
     targets, judged = geometry_targets(cfg), [r for r in results if r.target]
     bounds = [targets[r.statistic] for r in judged]
-    sides = {"met": True, "not met": False}
-    side_p = lambda beyond: np.array([_side_p(r, target, beyond) for r, target in zip(judged, bounds)])
-    adjusted = {said: holm(side_p(beyond)) for said, beyond in sides.items()}
-    fallen = set()
-    for k, (r, target) in enumerate(zip(judged, bounds)):
-        alone = _side_p(r, target, r.verdict == "met") <= LEVEL
-        if r.verdict in sides and alone and adjusted[r.verdict][k] > LEVEL:
-            fallen.add(r.key)
-    note = f"by itself, but not among {len(judged)} verdicts that are corrected together"
-    settled = lambda r: r.model_copy(
-        update=dict(verdict="cannot tell", note="; ".join(filter(None, [f"{r.verdict} {note}", r.note])))
-    )
-    return [settled(r) if r.key in fallen else r for r in results]
+    alone = lambda r, target: _side_p(r, target, r.verdict == "met") <= LEVEL
+    left = zip(judged, bounds, _together(judged, bounds)[2])
+    verdicts = {r.key: verdict for r, target, verdict in left if alone(r, target)}
+    return [_settled(r, verdicts.get(r.key, r.verdict), len(judged)) for r in results]
+
+# %% ../../nbs/16_experiment/18_primary.ipynb #distance
+def _distance(target: Target) -> float:
+    "How far the bound of a target lies from 0, in the unit of a spread: a logarithm where it is relative"
+    return abs(float(np.log1p(target.bound)) if target.relative else target.bound)
 
 # %% ../../nbs/16_experiment/18_primary.ipynb #chances
 def chances(
@@ -166,8 +167,7 @@ def chances(
     level: float = LEVEL,  # one-sided
 ) -> tuple[float, float]:
     "The chance to see an effect as large as the target, and that of a false *met*"
-    size = abs(float(np.log1p(target.bound)) if target.relative else target.bound)
-    gain = (target.bound > 0) == target.at_least
+    size, gain = _distance(target), (target.bound > 0) == target.at_least
     answered = power(spreads, size, 0.0, rng, level=level)
     return answered, power(spreads, 0.0, size if gain else 0.0, rng, level=level)
 
@@ -181,8 +181,7 @@ def power_table(
     rows, n = [], len(primaries)
     for p in (p for p in primaries if p.result and p.result.spread):
         target, spread = targets_of(cfg)[ENDPOINTS[p.endpoint][0]], p.result.spread
-        size = float(np.log1p(target.bound)) if target.relative else target.bound
-        seeds, take = f"{spread.n_seeds} seeds", needed(spread, size, rng)
+        seeds, take = f"{spread.n_seeds} seeds", needed(spread, _distance(target), rng)
         unit = "seeds" if spread.n_concepts == 1 else f"concepts × {seeds}"
         (alone, false), (last, _) = (chances([spread], target, rng, level) for level in (LEVEL, LEVEL / n))
         rows.append(

@@ -5,9 +5,9 @@
 # %% auto #0
 __all__ = ['Interval', 'Ratio', 'Target', 'bound_p', 'compare', 'crossed_bootstrap', 'crossed_interval', 'equal_verdict',
            'gap_cells', 'gaussian', 'holm', 'interval_result', 'larger_verdict', 'matched', 'needed', 'null_summary',
-           'paired_difference', 'paired_effect', 'percentile_interval', 'permutation_p', 'pooled', 'power',
-           'relabelled', 'shuffled', 'spread_of', 'steps_to', 'subtree_weights', 'target_verdict', 'tost_p',
-           'unrelated_concepts', 'unrelated_parents', 'weighted_medians']
+           'paired_difference', 'paired_effect', 'percentile_interval', 'permutation_p', 'power', 'relabelled',
+           'shuffled', 'spread_of', 'steps_to', 'subtree_weights', 'target_verdict', 'tost_p', 'unrelated_concepts',
+           'unrelated_parents', 'weighted_medians']
 
 # %% ../../nbs/04_stats/index.ipynb #imports
 from polytope_hsae.stats.inference import (
@@ -35,7 +35,7 @@ from polytope_hsae.stats.paired import (
     steps_to,
     target_verdict,
 )
-from .power import bound_p, needed, pooled, power
+from .power import bound_p, needed, power
 from .spread import gap_cells, spread_of
 
 # %% ../../nbs/04_stats/index.ipynb #all
@@ -60,7 +60,6 @@ _all_ = [
     "paired_effect",
     "percentile_interval",
     "permutation_p",
-    "pooled",
     "power",
     "relabelled",
     "shuffled",

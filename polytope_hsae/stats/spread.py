@@ -52,8 +52,8 @@ def gap_cells(
 ) -> np.ndarray | None:  # seeds × concepts; None where a mean is not positive and has no log
     "The difference as a mean of cells: exactly where it is one, to first order where it is a ratio"
     single = len(treated) == 1
-    positive = (relative or not single) and min(p.mean() for p in (*treated, *control)) <= 0
+    undefined = (relative or not single) and min(p.mean() for p in (*treated, *control)) <= 0
     if single and relative and treated[0].shape[1] == 1:
         a_S1, b_S1 = treated[0], control[0]
         return np.log(a_S1 / b_S1) if min(a_S1.min(), b_S1.min()) > 0 else None
-    return None if positive else _influence(treated, relative) - _influence(control, relative)
+    return None if undefined else _influence(treated, relative) - _influence(control, relative)

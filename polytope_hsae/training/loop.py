@@ -106,14 +106,7 @@ def fingerprint(
     Intervals of logs and checkpoints, and how the pass is computed, do not. An input scale counts to six digits,
     because its last ones depend on the number of threads.
     """
-    free = {
-        "log_every",
-        "checkpoint_every",
-        "keep_last_k",
-        "spike_factor",
-        "compile",
-        "recompute",
-    }
+    free = {"log_every", "checkpoint_every", "keep_last_k", "spike_factor", "compile", "recompute"}
     metadata = {"options": {k: v for k, v in dataclasses.asdict(options).items() if k not in free}}
     for name, spec in specs.items():
         metadata[name] = {
@@ -166,11 +159,7 @@ class TrainRun:
             name: Trainee(s._replace(input_map=maps.get(id(s.input_map))), options) for name, s in specs.items()
         }
         device = next(iter(specs.values())).sae.dec_bias_D.device  # all models are on one
-        self.source, self.folder, self.options = (
-            BatchSource(batches, device),
-            Path(folder),
-            options,
-        )
+        self.source, self.folder, self.options = BatchSource(batches, device), Path(folder), options
         self.validate, self.loggers = validate, loggers
         self.best: dict[str, list] = {name: [math.inf, 0] for name in specs}
         self.metadata = fingerprint(specs, options)
@@ -377,10 +366,7 @@ def note(self: TrainRun) -> None:
     since, seen = self.started
     rate = (self.activations - seen) / max(time.perf_counter() - since, 1e-9)
     for name, t in self.trainees.items():
-        self._write(
-            name,
-            t.health() | {"activations": self.activations, "activations_per_s": rate},
-        )
+        self._write(name, t.health() | {"activations": self.activations, "activations_per_s": rate})
 
 # %% ../../nbs/12_training/07_loop.ipynb #c022_2
 @patch
@@ -457,10 +443,7 @@ def carry_out(
     progress: bool,  # show a bar
 ) -> None:
     "Every step that is left, with its logs and checkpoints; SIGTERM ends it with a checkpoint and exit code 143."
-    hidden, device = (
-        not progress or self.is_over or share().rank > 0,
-        self.source.device,
-    )
+    hidden, device = not progress or self.is_over or share().rank > 0, self.source.device
     bar = tqdm(unit=" act", unit_scale=True, desc="training", disable=hidden)
     with catch_sigterm() as asked, keep_freed_memory(), bar:
         try:
