@@ -290,11 +290,13 @@ def _against_controls(judged: dict, target: Target | None, controls: dict[str, N
     "What was judged, with *met* taken back where an improvement does not beat a control"
     if target is None or judged["verdict"] != "met" or (target.bound > 0) != target.at_least:
         return judged
-    unbeaten = [f"{name} (p={null.p:.2g})" for name, null in controls.items() if null.p > BEATEN]
-    if not unbeaten:
-        return judged
-    note = f"met, but no surer than {', '.join(unbeaten)}"
-    return judged | dict(verdict="cannot tell", note=note.replace("_", " "))
+    live = {name: null for name, null in controls.items() if null.low is not None}
+    unbeaten = [f"{name} (p={null.p:.2g})" for name, null in live.items() if null.p > BEATEN]
+    idle = ", ".join(name for name in controls if name not in live)
+    notes = [judged["note"]] if not unbeaten else [f"met, but no surer than {', '.join(unbeaten)}"]
+    notes += [f"not live, for want of a finite interval: {idle}"] * bool(idle)
+    verdict = "cannot tell" if unbeaten or controls and not live else "met"
+    return judged | dict(verdict=verdict, note="; ".join(notes).replace("_", " "))
 
 # %% ../../nbs/04_stats/01_paired.ipynb #c020
 def compare(
