@@ -4,8 +4,8 @@
 
 # %% auto #0
 __all__ = ['UNDEFINED_SHARE', 'MIN_SEEDS', 'BEATEN', 'Ratio', 'Interval', 'comparable', 'crossed_bootstrap', 'crossed_interval',
-           'interval_result', 'paired_difference', 'Target', 'target_verdict', 'without_each_seed', 'compare',
-           'steps_to']
+           'interval_result', 'paired_difference', 'Target', 'target_verdict', 'without_each_seed', 'against_controls',
+           'compare', 'steps_to']
 
 # %% ../../nbs/04_stats/01_paired.ipynb #c003
 import math
@@ -286,7 +286,11 @@ def _judged(
 BEATEN = 0.05  # largest p at which a control counts as beaten
 
 # %% ../../nbs/04_stats/01_paired.ipynb #against-controls
-def _against_controls(judged: dict, target: Target | None, controls: dict[str, Null]) -> dict:
+def against_controls(
+    judged: dict,  # verdict and note of a difference
+    target: Target | None,
+    controls: dict[str, Null],
+) -> dict:  # verdict and note
     "What was judged, with *met* taken back where an improvement does not beat a control"
     if target is None or judged["verdict"] != "met" or (target.bound > 0) != target.at_least:
         return judged
@@ -329,7 +333,7 @@ def compare(
         for name, scores in (nulls or {}).items()
     }
     controls = {name: null for name, null in beside.items() if name not in REFERENCES}
-    judged = _against_controls(_judged(found, treated, control, target, rng, seeds), target, controls)
+    judged = against_controls(_judged(found, treated, control, target, rng, seeds), target, controls)
     n_unit = f"{found.n_rows} seeds × {found.n_columns} concepts" if found.n_columns > 1 else "seeds"
     unit, n = "relative" if relative else unit, found.n_rows * found.n_columns
     about = dict(effect_size=_paired_d(treated, control), spread=_spread(treated, control, relative))
