@@ -7,6 +7,6 @@ __all__ = []
 
 # %% ../nbs/20_phase1.ipynb #start
 # | eval: false
-from .runner.cli import main
+from .start import start
 
-main("run", "--phase", "1")
+start("run", "--phase", "1")

@@ -7,6 +7,6 @@ __all__ = []
 
 # %% ../nbs/21_phase2.ipynb #start
 # | eval: false
-from .runner.cli import main
+from .start import start
 
-main("run", "--phase", "2")
+start("run", "--phase", "2")

@@ -7,6 +7,6 @@ __all__ = []
 
 # %% ../nbs/22_phase3.ipynb #start
 # | eval: false
-from .runner.cli import main
+from .start import start
 
-main("run", "--phase", "3")
+start("run", "--phase", "3")

@@ -7,6 +7,6 @@ __all__ = []
 
 # %% ../nbs/23_phase4.ipynb #start
 # | eval: false
-from .runner.cli import main
+from .start import start
 
-main("run", "--phase", "4")
+start("run", "--phase", "4")

@@ -7,6 +7,6 @@ __all__ = []
 
 # %% ../nbs/24_run_all.ipynb #start
 # | eval: false
-from .runner.cli import main
+from .start import start
 
-main("run")
+start("run")
