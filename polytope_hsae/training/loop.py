@@ -318,7 +318,7 @@ def _refuse(self: TrainRun, batch_BD: Tensor, wrong: Mapping[str, str], position
     bad = int((~torch.isfinite(batch_BD)).any(1).sum())
     if bad:
         cause = f"{bad} of the batch's {len(batch_BD)} activations are not finite"
-        cure = "recapture the activations"
+        cure = "delete the folder activations/ of the run, which captures them anew"
     else:
         cause = "; ".join(f"'{name}': {why}" for name, why in wrong.items())
         narrow = any("memory" in why for why in wrong.values())
