@@ -22,7 +22,7 @@ from .contexts import labelled_contexts
 from .folder import model_dir
 from .score import random_contexts
 from .setup import RunContext, Setup
-from .variants import recipes
+from .variants import controls, recipes
 from ..metrics.concepts import ConceptActivations, match_live
 from ..metrics.equal_rate import EqualRate, equal_rate, latent_values
 from ..metrics.evaluate import LabelledContexts
@@ -203,35 +203,39 @@ def rate_results(
 def _gap(
     run: RunContext,
     found: Mapping[Arm, Sequence[EqualRate]],
-    arm: Arm,  # of the teacher
+    arm: Arm,  # of a taught or gated variant
+    against: str,  # the variant it is compared with
     statistic: str,
     others: Sequence[str],  # controls
     rng: np.random.Generator,
 ) -> Result:
-    "One score of the teacher against the baseline's, beside its controls and the teacher's vectors"
-    tables = {name: arm._replace(variant=name, chosen="training_match") for name in ("baseline", *others)}
+    "One score of a variant against another's, beside its controls and the teacher's vectors"
+    tables = {name: arm._replace(variant=name, chosen="training_match") for name in (against, *others)}
     tables |= {name: arm._replace(variant=name) for name in others if arm._replace(variant=name) in found}
     scored = {name: rate_table(found[at], statistic) for name, at in tables.items()}
     vector_1P = rate_table(found[arm._replace(variant="teacher_vector", chosen="reference")], statistic)
     nulls = {name: scored[name] for name in others} | {"teacher_vector": np.repeat(vector_1P, len(run.seeds), 0)}
     target = None if arm.soft else targets_of(run.cfg).get(Score(statistic, arm.level))
     own_SP, less = rate_table(found[arm], statistic), AT_RATE[statistic][2]
-    more = dict(nulls=nulls, seeds=run.seeds, smaller_is_better=less, level=arm.level, condition=arm.condition)
-    return compare(statistic, own_SP, scored["baseline"], target, rng, **more)
+    more = dict(variant=arm.variant, against=against, nulls=nulls, seeds=run.seeds, smaller_is_better=less, level=arm.level, condition=arm.condition)
+    return compare(statistic, own_SP, scored[against], target, rng, **more)
 
 # %% ../../nbs/16_experiment/17_equal_rate.ipynb #comparisons
 def rate_comparisons(
     run: RunContext,
     found: Mapping[Arm, Sequence[EqualRate]],  # of `read_variants`
-    controls: Sequence[str],  # variants that stand beside the difference
+    beside: Sequence[str],  # variants that stand beside a difference to the baseline
     rng: np.random.Generator,
 ) -> list[Result]:
-    """Teacher against baseline at equal rates, matched alike on training contexts, and by the teacher's own latents.
+    """Teacher and gated variants against what they vary, at equal rates: matched alike on training contexts, and by own latents.
 
-    The baseline has no own latents: there its matched ones stand against the teacher's own."""
-    arms = [arm for arm in found if arm.variant == "teacher"]
+    A baseline has no own latents: there its matched ones stand against the teacher's own."""
+    variants, present = recipes(run.cfg), {arm.variant for arm in found}
+    judged = {"teacher", *(name for name, recipe in variants.items() if recipe.gate == "labels")}
+    of = {to: [*beside] if to == "baseline" else [*present & {*controls(variants, to)}] for to in ("baseline", "gate")}
+    asked = [(arm, variants[arm.variant].against) for arm in found if arm.variant in judged]
     scores = [statistic for statistic in AT_RATE if statistic != "by_lot_equal_rate"]
-    return [_gap(run, found, arm, statistic, controls, rng) for arm in arms for statistic in scores]
+    return [_gap(run, found, arm, to, statistic, of[to], rng) for arm, to in asked for statistic in scores]
 
 # %% ../../nbs/16_experiment/17_equal_rate.ipynb #arm-table
 def arm_table(results: Sequence[Result]) -> pd.DataFrame:  # one row per arm
