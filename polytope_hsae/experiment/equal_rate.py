@@ -217,7 +217,15 @@ def _gap(
     nulls = {name: scored[name] for name in others} | {"teacher_vector": np.repeat(vector_1P, len(run.seeds), 0)}
     target = None if arm.soft else targets_of(run.cfg).get(Score(statistic, arm.level))
     own_SP, less = rate_table(found[arm], statistic), AT_RATE[statistic][2]
-    more = dict(variant=arm.variant, against=against, nulls=nulls, seeds=run.seeds, smaller_is_better=less, level=arm.level, condition=arm.condition)
+    more = dict(
+        variant=arm.variant,
+        against=against,
+        nulls=nulls,
+        seeds=run.seeds,
+        smaller_is_better=less,
+        level=arm.level,
+        condition=arm.condition,
+    )
     return compare(statistic, own_SP, scored[against], target, rng, **more)
 
 # %% ../../nbs/16_experiment/17_equal_rate.ipynb #comparisons
@@ -227,7 +235,7 @@ def rate_comparisons(
     beside: Sequence[str],  # variants that stand beside a difference to the baseline
     rng: np.random.Generator,
 ) -> list[Result]:
-    """Teacher and gated variants against what they vary, at equal rates: matched alike on training contexts, and by own latents.
+    """Teacher and gated variants against what they vary, at equal rates: matched on training contexts, and own latents.
 
     A baseline has no own latents: there its matched ones stand against the teacher's own."""
     variants, present = recipes(run.cfg), {arm.variant for arm in found}

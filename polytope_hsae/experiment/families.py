@@ -13,10 +13,10 @@ import pandas as pd
 from scipy import stats
 
 from ..config import Config
-from ..results import REFERENCES, Null, Result, minus, statistic_text, value_text
-from ..stats.paired import Interval, Target, against_controls, interval_result, target_verdict
 from .compare import targets_of
 from .primary import ENDPOINTS, Primary, primary_endpoints
+from ..results import REFERENCES, Null, Result, minus, statistic_text, value_text
+from ..stats.paired import Interval, Target, against_controls, interval_result, target_verdict
 
 # %% ../../nbs/16_experiment/22_families.ipynb #pooled
 def pooled(
