@@ -1,0 +1,79 @@
+"""k-sparse probes: ours by Newton's method, beside one L-BFGS for all of them, and scikit-learn one by one.
+
+Features are like codes: mostly silent, each reader's own, of sizes and rates that differ from latent to latent.
+Run: python benchmarks/probes.py [--concepts 34] [--rounds 3]
+"""
+
+import argparse
+import statistics
+import time
+
+import numpy as np
+from scipy.optimize import minimize
+from scipy.special import expit
+from sklearn.linear_model import LogisticRegression
+
+from polytope_hsae.metrics.probing import LinearProbes, fit_probes
+
+
+def world(concepts: int, contexts: int, k: int, rng: np.random.Generator) -> tuple[np.ndarray, np.ndarray]:
+    "Codes (concepts × contexts × k), more often on for the concept's own contexts; labels"
+    y_NC = rng.integers(0, concepts, contexts)[:, None] == np.arange(concepts)
+    rate_C1K, size_C1K = rng.lognormal(-4.0, 1.0, (concepts, 1, k)), rng.lognormal(0.0, 1.0, (concepts, 1, k))
+    fires_CNK = rng.random((concepts, contexts, k)) < np.where(y_NC.T[..., None], 6.0, 1.0) * rate_C1K
+    return fires_CNK * size_C1K * rng.gamma(2.0, 1.0, fires_CNK.shape), y_NC
+
+
+def at_once(x_CNK: np.ndarray, y_NC: np.ndarray, tol: float) -> LinearProbes:
+    "The same problem as one minimisation by L-BFGS"
+    (C, N, K), sign_NC = x_CNK.shape, np.where(y_NC, 1.0, -1.0)
+    weight_NC = np.where(y_NC, 0.5 / y_NC.sum(0), 0.5 / (~y_NC).sum(0))
+
+    def loss(theta: np.ndarray) -> tuple[float, np.ndarray]:
+        readers = LinearProbes(theta[: C * K].reshape(C, K), theta[C * K :])
+        margin_NC = sign_NC * readers.score(x_CNK)
+        slope_NC = -weight_NC * sign_NC * expit(-margin_NC)
+        along_CK = (slope_NC.T[:, None] @ x_CNK)[:, 0] + readers.weight_CK / N
+        value = (weight_NC * np.logaddexp(0, -margin_NC)).sum() + 0.5 / N * np.square(readers.weight_CK).sum()
+        return value, np.concatenate([along_CK.ravel(), slope_NC.sum(0)])
+
+    options = dict(maxiter=300, ftol=tol, gtol=1e-6)
+    theta = minimize(loss, np.zeros(C * K + C), jac=True, method="L-BFGS-B", options=options).x
+    return LinearProbes(theta[: C * K].reshape(C, K), theta[C * K :])
+
+
+def one_by_one(x_CNK: np.ndarray, y_NC: np.ndarray, tol: float) -> LinearProbes:
+    "The same readers by scikit-learn"
+    fit = lambda x, y: LogisticRegression(class_weight="balanced", tol=tol, max_iter=1000).fit(x, y)
+    fitted = [fit(x_NK, y_N) for x_NK, y_N in zip(x_CNK, y_NC.T)]
+    return LinearProbes(np.concatenate([f.coef_ for f in fitted]), np.concatenate([f.intercept_ for f in fitted]))
+
+
+def main() -> None:
+    "Print seconds and ratios"
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("--concepts", type=int, default=34, help="readers")
+    parser.add_argument("--contexts", type=int, default=3072, help="contexts")
+    parser.add_argument("--latents", type=int, default=5, help="features of each reader")
+    parser.add_argument("--rounds", type=int, default=3, help="times all are measured, in turns")
+    args = parser.parse_args()
+    x_CNK, y_NC = world(args.concepts, args.contexts, args.latents, np.random.default_rng(0))
+    ways = {"ours": fit_probes, "one L-BFGS": at_once, "scikit-learn": one_by_one}
+    seconds: dict[str, list[float]] = {name: [] for name in ways}
+    score = {}
+    for _ in range(args.rounds):
+        for name, way in ways.items():
+            start = time.perf_counter()
+            readers = way(x_CNK, y_NC, tol=1e-6)
+            seconds[name].append(time.perf_counter() - start)
+            score[name] = readers.score(x_CNK)
+    took = {name: statistics.median(times) for name, times in seconds.items()}
+    for name, value in took.items():
+        apart = np.abs(score[name] - score["ours"]).max()
+        print(f"{name:13} {1000 * value:8.1f} ms   decision values within {apart:.1e} of ours")
+    for name in list(ways)[1:]:
+        print(f"RATIO probes {name} ÷ ours {took[name] / took['ours']:.1f}")
+
+
+if __name__ == "__main__":
+    main()
