@@ -186,10 +186,10 @@ def _children(
 @patch
 def _codes(self: HierarchicalSAE, parents: Pattern, z_BK: Tensor, children: Pattern, c_NT: Tensor) -> SparseCodes:
     "Parents first, then the children of the first parent, of the second, …"
-    B = len(z_BK)
+    of_context = (len(z_BK), z_BK.shape[1] * c_NT.shape[1])  # no −1: a batch may be empty
     return SparseCodes(
-        torch.cat([parents.index_BK, self.m_top + children.index_BK.view(B, -1)], 1),
-        torch.cat([z_BK, c_NT.view(B, -1)], 1),
+        torch.cat([parents.index_BK, self.m_top + children.index_BK.view(of_context)], 1),
+        torch.cat([z_BK, c_NT.view(of_context)], 1),
     )
 
 # %% ../../nbs/10_models/04_hierarchical.ipynb #c014
@@ -213,7 +213,7 @@ def forward(self: HierarchicalSAE, x_BD: Tensor) -> SAEOutput:
         self.note_usage(codes)
     inside_NS = sparse_decode(children, c_NT, self.child_dec_PLS.flatten(0, 1))
     top_BD = sparse_decode(parents, z_BK, self.parent_dec_PD) + self.dec_bias_D
-    recon_BD = top_BD + project_up(parents, inside_NS.view(*z_BK.shape, -1), self.up_PSD)
+    recon_BD = top_BD + project_up(parents, inside_NS.view(*z_BK.shape, self.subspace_dim), self.up_PSD)
     return SAEOutput(recon_BD, codes, recon_top_BD=top_BD, hidden=hidden)
 
 # %% ../../nbs/10_models/04_hierarchical.ipynb #c014_2
@@ -235,7 +235,7 @@ def aux_recon(self: HierarchicalSAE, x_BD: Tensor, out: SAEOutput) -> Tensor | N
         enc_FS, bias_F = self.child_enc_PLS.flatten(0, 1), self.child_bias_PL.flatten()
         value_NT = dots_at(pattern, h.inside_NS, enc_FS, bias_F, None, score_NT).relu() * dead_PL[pattern.index_BK]
         inside_NS = sparse_decode(pattern, value_NT, self.child_dec_PLS.flatten(0, 1))
-        children_BD = project_up(h.parents, inside_NS.view(len(x_BD), -1, self.subspace_dim), self.up_PSD)
+        children_BD = project_up(h.parents, inside_NS.view(*h.parents.index_BK.shape, self.subspace_dim), self.up_PSD)
         recon_BD = children_BD if recon_BD is None else recon_BD + children_BD
     return recon_BD
 

@@ -155,7 +155,7 @@ def project_down(
     path = path or _path(pattern, down_PSD)
     if path == "grouped":
         inside_NS = _GroupedDown.apply(x_BD, down_PSD, shift_D, pattern, _autocast_dtype(x_BD))
-        return inside_NS.view(*pattern.index_BK.shape, -1)
+        return inside_NS.view(*pattern.index_BK.shape, down_PSD.shape[1])
     return _project_down(pattern, x_BD, down_PSD, shift_D, path)
 
 # %% ../../nbs/10_models/01_subspaces.ipynb #c021_4
@@ -171,7 +171,7 @@ def _project_down(
         all_BPS = torch.einsum("bd,psd->bps", x_BD, down_PSD)
         return all_BPS.gather(1, pattern.index_BK[..., None].expand(-1, -1, S))
     if path == "gather":
-        down_BKSD = down_PSD.index_select(0, pattern.index_BK.flatten()).view(B, K, S, -1)
+        down_BKSD = down_PSD.index_select(0, pattern.index_BK.flatten()).view(B, K, S, down_PSD.shape[2])
         return torch.einsum("bd,bksd->bks", x_BD, down_BKSD)
     return dots_at(pattern.widen(S), x_BD, down_PSD.flatten(0, 1), None, shift_D).view(B, K, S)
 
