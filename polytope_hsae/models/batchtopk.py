@@ -109,7 +109,8 @@ def _parents(self: BatchTopKHSAE, x_BD: Tensor) -> tuple[Pattern, Tensor, Tensor
     with torch.no_grad():
         pre_BP = F.linear(x_BD, self.parent_enc_PD, self.parent_bias_P)
         limit = self._limit("parent_limit", pre_BP, self.parents_per_context, _rows(self, x_BD))
-        most = (pre_BP >= limit).sum(1).max()
+        count_B = (pre_BP >= limit).sum(1)
+        most = count_B.max() if len(count_B) else count_B.sum()
         fullest = max(int(extremes(most, most)[1] if self.training else most), 1)
         score_BK, index_BK = pre_BP.topk(fullest, dim=1)
         parents, kept_BK = Pattern(index_BK, self.m_top), score_BK >= limit

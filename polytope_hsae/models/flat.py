@@ -124,8 +124,8 @@ def batch_limit(
     training: bool,  # otherwise the running mean stands in for the batch
 ) -> Tensor:  # a scalar, never below 0
     "What a score must reach under BatchTopK (Bussmann et al. 2024). Cost: one look at every score."
-    if not training and running >= 0:
-        return running
+    if not training and (running >= 0 or not score.numel()):
+        return running.clamp_min(0)
     smallest = (_kth_of_shares if training else kth_largest)(score, n_kept).clamp_min(0)
     if training:
         # ten batches of memory: a longer one lags behind a model that is still learning, and L0 in evaluation with it
@@ -164,7 +164,8 @@ def limit_of(
 def _padded(keep_BF: Tensor) -> tuple[Tensor, Tensor]:
     "Latents to keep per context, padded to the longest, and which of the entries count. Cost: B·F."
     count_B1 = keep_BF.sum(1, keepdim=True)
-    kept_BK = torch.arange(max(int(count_B1.max()), 1), device=keep_BF.device) < count_B1
+    longest = int(count_B1.max()) if len(count_B1) else 0
+    kept_BK = torch.arange(max(longest, 1), device=keep_BF.device) < count_B1
     index_BK = torch.zeros_like(kept_BK, dtype=torch.long)
     index_BK[kept_BK] = keep_BF.nonzero()[:, 1]  # both go through the contexts in order
     return index_BK, kept_BK
