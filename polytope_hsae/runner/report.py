@@ -199,6 +199,7 @@ def fragment(
     body = re.sub(r"<script\b.*?</script>", "", body, flags=re.S | re.I)
     elsewhere = r'<a href="(?!#|data:|https?:)[^"]*"[^>]*>(.*?)</a>'  # leads to a file that is not beside the page
     body = re.sub(elsewhere, r"\1", body, flags=re.S)
+    body = re.sub(r' id="cell-id=[^"]*"', "", body)  # phases share cells' names, a page holds all phases
     return fold_tables(body)
 
 # %% ../../nbs/19_runner/04_report.ipynb #argued-sections
