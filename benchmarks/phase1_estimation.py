@@ -8,10 +8,14 @@ on synthetic data.
 
     python benchmarks/phase1_estimation.py [--plain N] [--save FOLDER]
 
+Then whole draws of a null, as phase 1 makes a hundred of them: rows of other words, vectors of all word sets of the
+study (whole, halves by lemma and by form, parents without a child's words), every statistic. Two go side by side, in
+turns with dense products of the same number of operations: what no exact draw of this kind can be faster than.
+
 Prints tables, with --save writes them to FOLDER/phase1_estimation.json (plotted by
-nbs/benchmarks/phase1_estimation.ipynb), and
-ends with `RATIO phase1 <plain seconds / our seconds, planning included>`. Exits 1 when the answers differ by more
-than 1e-4.
+nbs/benchmarks/phase1_estimation.ipynb), and ends with
+`RATIO phase1 <plain seconds / our seconds, planning included>`, `RATIO draw <the same of a whole draw>` and
+`FLOOR draw <our seconds / seconds of the dense products>`. Exits 1 when the answers differ by more than 1e-4.
 """
 
 import os
@@ -29,6 +33,7 @@ import sys
 import time
 from pathlib import Path
 
+import numpy as np
 import pandas as pd
 import torch
 from sklearn.covariance import ledoit_wolf
@@ -37,7 +42,12 @@ from tqdm.auto import tqdm
 from polytope_hsae.assets import load_model, load_wordnet, unembedding
 from polytope_hsae.concepts.selection import build_concepts
 from polytope_hsae.estimators.batched import estimate_sets, plan_estimation
+from polytope_hsae.core import side_by_side as together
 from polytope_hsae.geometry.causal import causal_geometry
+from polytope_hsae.validation.design import plan_study, planned_estimator, study_vectors, word_sets
+from polytope_hsae.validation.measures import measure
+from polytope_hsae.validation.simplex import plan_simplices
+from polytope_hsae.validation.validate import null_rows
 
 
 def seconds(work):
@@ -104,6 +114,51 @@ def side_by_side(n_plain):
     }
 
 
+def operations(plan):
+    "Floating-point operations of one estimation: its products and factorisations, by the routes of the plan"
+    d, size_S = plan.dim, plan.size_S.tolist()
+    small = sum(2 * size_S[s] ** 2 * (d + size_S[s] / 6) for batch in plan.dual for s in batch.sets_B.tolist())
+    large = sum(1.25 * (len(step.plus_N) + len(step.minus_N)) * d**2 + d**3 / 3 for step in plan.primal)
+    return small + large
+
+
+def draws(n=24, parts=4):
+    "Whole draws of shuffled rows, two at a time, in turns with dense products of as many operations"
+    loaded = load_model()
+    gamma_VD = unembedding(loaded.model, loaded.tokenizer).weight_VD
+    g_VD = causal_geometry(gamma_VD, shrinkage=0.0).tokens(gamma_VD)
+    concepts, rng = build_concepts(load_wordnet(), loaded.tokenizer, "n"), np.random.default_rng(0)
+    parts_of = concepts.token_sets, concepts.edges_E2, concepts.depth_S, concepts.subtree_S, concepts.lemma_V
+    study = plan_study(*parts_of, rng)
+    d, sets, simplices = g_VD.shape[1], word_sets(study), plan_simplices(study)
+    estimator, flop = planned_estimator(study, d), operations(plan_estimation(sets, d))
+
+    def draw(rng):
+        rows_RD = null_rows("shuffled", g_VD, study, rng)
+        return measure(rows_RD, study, simplices, study_vectors(rows_RD, study, estimator))
+
+    a, b = torch.randn(1024, d), torch.randn(d, 1024)
+    products = max(int(flop / (2 * a.numel() * 1024)), 1)  # that make one draw's operations
+
+    def dense(_):
+        for _ in range(products):
+            a @ b
+
+    list(together(draw, rng.spawn(2)))
+    ours, floor = [], []
+    for _ in range(parts):
+        ours.append(seconds(lambda: list(together(draw, rng.spawn(n // parts))))[0] / (n // parts))
+        floor.append(seconds(lambda: list(together(dense, range(n // parts))))[0] / (n // parts))
+    rows_RD, some = g_VD[study.used_R], np.linspace(0, len(sets) - 1, 40).astype(int)
+    by_size = sorted(sets, key=len)
+    plain = sum(seconds(lambda: plain_vector(rows_RD[by_size[s]]))[0] for s in some) * len(sets) / len(some)
+    found = dict(sets=len(sets), gflop=flop / 1e9, ours=statistics.median(ours), dense=statistics.median(floor))
+    found |= dict(plain=plain, ratio=plain / found["ours"], floor=found["ours"] / found["dense"])
+    print(f"\none draw: {len(sets)} word sets, {flop / 1e9:.0f} GFLOP; seconds with two at a time:")
+    print(pd.Series({k: found[k] for k in ("plain", "ours", "dense")}).to_string(float_format="%.2f"))
+    return found
+
+
 def synthetic_sets(n_sets, n_words, n_vocab, generator):
     "Random children of `n_words` words; every eleventh set is the union of the ten before it"
     sets = []
@@ -141,7 +196,7 @@ if __name__ == "__main__":
     parser.add_argument("--save", type=Path, help="folder that gets phase1_estimation.json")
     args = parser.parse_args()
     torch.set_num_threads(2)
-    compared, table = side_by_side(args.plain), growth()
+    compared, drawn, table = side_by_side(args.plain), draws(), growth()
     print("\ncost growth on synthetic sets (every eleventh set is the union of ten others)")
     print(table.to_string(index=False, float_format="%.3f", na_rep="-"))
     peak = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 2**20
@@ -154,8 +209,10 @@ if __name__ == "__main__":
             "cpu": platform.machine(),
         }
         rows = [{k: v for k, v in row.items() if v == v} for row in table.to_dict("records")]  # without NaN
-        found = {"machine": machine, "peak_gib": peak, "side_by_side": compared, "growth": rows}
+        found = {"machine": machine, "peak_gib": peak, "side_by_side": compared, "draw": drawn, "growth": rows}
         args.save.mkdir(parents=True, exist_ok=True)
         (args.save / "phase1_estimation.json").write_text(json.dumps(found, indent=1) + "\n")
     print(f"RATIO phase1 {compared['ratio']:.1f}")
+    print(f"RATIO draw {drawn['ratio']:.1f}")
+    print(f"FLOOR draw {drawn['floor']:.2f}")
     sys.exit(compared["largest_difference"] > 1e-4)

@@ -80,7 +80,7 @@ def is_complete(
     if changed:
         raise UserError(
             f"{folder} holds activations captured with another {', '.join(changed)}: "
-            "delete the folder, or choose another run folder"
+            "delete the folder, or choose another run folder: polytope-hsae run --set logging.save_dir=…"
         )
     return index["complete"]
 

@@ -153,8 +153,9 @@ def fold_tables(fragment: str) -> str:
             return f'<div class="wide">{found[0]}</div>'
         head = found[0].partition("</thead>")[0]
         titles = [re.sub(r"<[^>]+>", "", th) for th in re.findall(r"<th\b.*?</th>", head, re.S)]
-        names = [html.unescape(title).strip() for title in titles]
-        summary = f"Table of {rows} rows: {', '.join(name for name in names if name)}"
+        names = [name for title in titles if (name := html.unescape(title).strip())]
+        more = f" and {len(names) - 8} more" if len(names) > 9 else ""
+        summary = f"Table of {rows} rows: {', '.join(names[:8] if more else names)}{more}"
         return folded(summary, f'<div class="wide">{found[0]}</div>')
 
     return re.sub(r"<table\b.*?</table>", frame, fragment, flags=re.S)

@@ -331,7 +331,7 @@ def _figures(run: RunResults, there: str) -> Markup:
 def _model_name(name: str) -> str:  # of the configuration
     "A model by the name that the field knows it by, with ours beside it"
     asset = ASSETS.get(name)
-    return f"{asset.page.rpartition('/')[2]} ({name})" if asset else name
+    return f"{asset.page.rpartition('/')[2]} ({name})" if asset and "huggingface.co/" in asset.page else name
 
 # %% ../../nbs/19_runner/04_report.ipynb #report-head
 def _head(run: RunResults, config: Mapping[str, Any], title: str, there: str) -> str:
