@@ -102,6 +102,16 @@ def note_usage(self: SAE, codes: SparseCodes) -> None:
     self.idle_F += fired[-1]
     self.idle_F[fired[:-1] > 0] = 0
 
+# %% ../../nbs/10_models/02_base.ipynb #base-after-step
+@patch
+def after_step(
+    self: SAE,
+    loss: float,  # of the whole batch
+    batch: int,  # its contexts
+) -> None:
+    "What a model changes of itself after a step, beside its parameters. Most change nothing."
+
+
 # %% ../../nbs/10_models/02_base.ipynb #c009
 def unit_rows(
     rows: Tensor,  # … × D
