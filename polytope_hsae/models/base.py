@@ -42,6 +42,7 @@ class SAE(nn.Module):
 
     d: int  # width of the inputs
     n_latents: int  # rows of the flat dictionary
+    finds_tree = False  # whether training decides which latents are a parent's children
     over_batch = False  # whether which latents stay depends on the whole batch
     limits: dict[str, Tensor] | None = None  # of the whole batch, while a pass goes through pieces of it
 

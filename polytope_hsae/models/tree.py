@@ -60,6 +60,8 @@ class TreeSAE(MatryoshkaSAE):
 
     Cost: as TopK, and a look at every child's parent: B·C."""
 
+    finds_tree = True
+
     def __init__(
         self,
         d: int,  # width of the inputs
