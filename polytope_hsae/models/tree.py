@@ -108,9 +108,9 @@ def _select(self: TreeSAE, pre_BF: Tensor) -> tuple[Pattern, Tensor]:
     "Parents kept, then children; scores of children whose parent does not fire become 0 in place."
     P = self.n_parents
     top_BK, parent_BK = k_largest(pre_BF[:, :P], self.k_parents)
-    fires_BP1 = pre_BF.new_zeros(len(pre_BF), P + 1).scatter_(1, parent_BK, (top_BK > 0).to(pre_BF.dtype))
-    fires_BP1[:, P] = 1  # the root
-    below_BC = pre_BF[:, P:].mul_(fires_BP1.index_select(1, self.parent_C))
+    silent_BP1 = torch.ones(len(pre_BF), P + 1, dtype=torch.bool, device=pre_BF.device)
+    silent_BP1.scatter_(1, parent_BK, top_BK <= 0)[:, P] = False  # the root always fires
+    below_BC = pre_BF[:, P:].masked_fill_(silent_BP1.index_select(1, self.parent_C), 0)
     low_BK, child_BK = k_largest(below_BC, self.k_children)
     return Pattern(torch.cat([parent_BK, P + child_BK], 1), self.n_latents), torch.cat([top_BK, low_BK], 1)
 
