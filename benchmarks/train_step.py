@@ -154,9 +154,11 @@ def ours(shape: Shape, lr: float, device: str, autograd: bool = False) -> System
     sae = (
         TreeSAE(shape.width, *tree_levels(shape), settle=10**9, generator=generator)  # no move while it is timed
         if tree
-        else FlatSAE(*parents, activation=shape.rule, generator=generator)
-        if flat
-        else HierarchicalSAE(*parents, shape.dim, shape.children, generator=generator)
+        else (
+            FlatSAE(*parents, activation=shape.rule, generator=generator)
+            if flat
+            else HierarchicalSAE(*parents, shape.dim, shape.children, generator=generator)
+        )
     ).to(device)
     weights = LossWeights(1.0 * tree) if flat else LossWeights(0.1, 1e-3, 1e-3, 1e-1)
     optimizer = make_optimizer(sae, 0.0)

@@ -202,7 +202,6 @@ def _tree_of(
         return {"parents": P, "rule": f"latents 0 to {P - 1} are parents; {found}"}
     return {"parents": 0, "rule": "a flat dictionary"}
 
-
 # %% ../../nbs/18_integrations/00_trained.ipynb #hierarchy
 def model_hierarchy(
     run_dir: Path,  # the run's folder

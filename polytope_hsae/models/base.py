@@ -112,7 +112,6 @@ def after_step(
 ) -> None:
     "What a model changes of itself after a step, beside its parameters. Most change nothing."
 
-
 # %% ../../nbs/10_models/02_base.ipynb #c009
 def unit_rows(
     rows: Tensor,  # … × D
