@@ -149,17 +149,14 @@ def ours(shape: Shape, lr: float, device: str, autograd: bool = False) -> System
     generator, flat = torch.Generator().manual_seed(0), not shape.dim
     if not autograd:
         FOR_GOOD.enter_context(keep_freed_memory())  # as our trainer does
-    parents = (shape.width, shape.latents, shape.k)
-    tree = shape.rule == "tree"
-    sae = (
-        TreeSAE(shape.width, *tree_levels(shape), settle=10**9, generator=generator)  # no move while it is timed
-        if tree
-        else (
-            FlatSAE(*parents, activation=shape.rule, generator=generator)
-            if flat
-            else HierarchicalSAE(*parents, shape.dim, shape.children, generator=generator)
-        )
-    ).to(device)
+    parents, tree = (shape.width, shape.latents, shape.k), shape.rule == "tree"
+    if tree:
+        sae = TreeSAE(shape.width, *tree_levels(shape), settle=10**9, generator=generator)  # no move while it is timed
+    elif flat:
+        sae = FlatSAE(*parents, activation=shape.rule, generator=generator)
+    else:
+        sae = HierarchicalSAE(*parents, shape.dim, shape.children, generator=generator)
+    sae = sae.to(device)
     weights = LossWeights(1.0 * tree) if flat else LossWeights(0.1, 1e-3, 1e-3, 1e-1)
     optimizer = make_optimizer(sae, 0.0)
     for group in optimizer.param_groups:

@@ -165,9 +165,9 @@ def flat_like(
     generator: torch.Generator | None = None,  # draws the rows
     contexts: int = 0,  # of its training
 ) -> FlatSAE:
-    """A flat model or a learned tree with random rows, of a hierarchical model's L0 and size; parameters are matched to within one
-    latent. UserError when fewer than L0 latents fit.
-    """
+    """A flat model or a learned tree with random rows, of a hierarchical model's L0 and size.
+
+    Parameters are matched to within one latent. UserError when fewer than L0 latents fit."""
     k = sae.topk_parent * (1 + sae.topk_child)
     n_latents = sae.n_latents if flat.match == "latents" else free_parameters(sae) // (2 * sae.d + 1)
     shared = dict(dead_after=sae.dead_after, generator=generator)

@@ -113,7 +113,8 @@ def matched_latents(
 ) -> tuple[Tensor, Tensor]:  # latent of each parent concept, of each child concept
     """Which latent speaks for which concept. Cost: that of `concept_sums`.
 
-    A tree that was found has families of any size, so its children are matched as a flat model's: to any latent. Raises UserError when no context is labelled.
+    A tree that was found has families of any size, so its children are matched as a flat model's: to any latent.
+    Raises UserError when no context is labelled.
     """
     chosen = concept_sums(sae, input_map, validation, n_parents, len(parent_of_child_C))
     _require_labels(chosen[0], "validation")
