@@ -96,7 +96,8 @@ def hard_batches(
     for batch in labelled_contexts(run.setup, run.store, "test"):
         concept_B = concept_of(batch, level)
         kept_B = concept_B >= 0
-        yield batch.resid_BD[kept_B], one_hot(concept_B[kept_B], n_concepts(run.setup, level)).double()
+        if kept_B.any():
+            yield batch.resid_BD[kept_B], one_hot(concept_B[kept_B], n_concepts(run.setup, level)).double()
 
 # %% ../../nbs/16_experiment/17_equal_rate.ipynb #soft
 def soft_batches(

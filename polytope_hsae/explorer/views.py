@@ -88,7 +88,7 @@ def counted(
 # %% ../../nbs/17_explorer/05_views.ipynb #number
 def _number(value: float | None, unit: str = "") -> str:
     "A value with its unit; a dash where there is none"
-    unit = {"deg": "°", "share": "", "": ""}.get(unit, f" {unit}")
+    unit = {"deg": "°", "share": "", "": ""}.get(unit, f" {html.escape(unit)}")
     return "–" if value is None or math.isnan(value) else minus(f"{value:.3g}{unit}")
 
 # %% ../../nbs/17_explorer/05_views.ipynb #strip-svg
@@ -111,7 +111,7 @@ def strip_svg(
         x = at(m.value)
         parts.append(f'<path class="own" d="M{x:.1f} 6l7 8l-7 8l-7 -8z"/>')
     text = f"this concept {_number(m.value, m.unit)}, the run {_number(m.run, m.unit)}"
-    shape = f'viewBox="0 0 {width} 28" width="{width}" height="28" role="img" aria-label="{html.escape(text)}"'
+    shape = f'viewBox="0 0 {width} 28" width="{width}" height="28" role="img" aria-label="{text}"'
     return f"<svg {shape}>{''.join(parts)}</svg>"
 
 # %% ../../nbs/17_explorer/05_views.ipynb #figures-table

@@ -179,39 +179,6 @@ def dose_response(
         pd.DataFrame([r.model_dump(include={"statistic", "variant", "dose", "value", "low", "high"}) for r in rows]),
     )
 
-# %% ../../nbs/15_visualization/02_models.ipynb #c035
-def forest(
-    results: Sequence[Result],  # differences, e.g. of `comparison.compare`
-    bounds: Mapping[tuple[str, str], float] | None = None,  # (statistic, level) → its target's bound
-) -> Figure:
-    "Differences with intervals, targets and verdicts; one axis each, controls hollow"
-    heights = [0.42 + 0.19 * len(r.nulls) for r in results]
-    height = 0.6 + sum(heights) + 0.45 * len(results)
-    fig, axes = _figure(7, height, rows=len(results), height_ratios=heights)
-    several = len({r.variant for r in results}) > 1
-    for ax, r in zip(axes, results):
-        _forest_axis(ax, r, (bounds or {}).get((r.statistic, r.level)))
-        label = measure_text(r) + (f"\n{variant_text(r.variant)}" if several else "")
-        ax.set_yticks([0], [label])
-        scaled = {"relative": "%", "share": "points"}.get(r.unit)
-        if scaled:
-            ax.xaxis.set_major_formatter(lambda x, _: minus(f"{100 * x:+.3g}") if x else "0")
-        ax.set_xlabel(f"difference ({scaled or r.unit})", fontsize="small", labelpad=1)
-        ax.tick_params(axis="x", labelsize="small")
-        ax.grid(False, axis="y")
-    sizes = sorted({r.n_unit if " × " in r.n_unit else f"{r.n} {r.n_unit}" for r in results})
-    kept = [
-        dict(figure=measure_text(r), of=name, value=x.value, low=x.low, high=x.high, unit=r.unit)
-        for r in results
-        for name, x in {variant_text(r.variant): r, **r.nulls}.items()
-    ]
-    return _caption(
-        fig,
-        "Filled: the model; hollow: its controls; bars: 95 % intervals; red tick: target. "
-        f"{len(results)} differences over {'; '.join(sizes)}.",
-        pd.DataFrame(kept),
-    )
-
 # %% ../../nbs/15_visualization/02_models.ipynb #c035a
 def _forest_axis(ax: Axes, r: Result, bound: float | None) -> None:
     "One difference with its controls, bound and verdict"
@@ -248,6 +215,39 @@ def _forest_axis(ax: Axes, r: Result, bound: float | None) -> None:
     weight = "bold" if r.verdict == "met" else "normal"
     ax.annotate(
         r.verdict or "", (1.01, 0), xycoords=("axes fraction", "data"), va="center", fontsize="small", fontweight=weight
+    )
+
+# %% ../../nbs/15_visualization/02_models.ipynb #c035
+def forest(
+    results: Sequence[Result],  # differences, e.g. of `comparison.compare`
+    bounds: Mapping[tuple[str, str], float] | None = None,  # (statistic, level) → its target's bound
+) -> Figure:
+    "Differences with intervals, targets and verdicts; one axis each, controls hollow"
+    heights = [0.42 + 0.19 * len(r.nulls) for r in results]
+    height = 0.6 + sum(heights) + 0.45 * len(results)
+    fig, axes = _figure(7, height, rows=len(results), height_ratios=heights)
+    several = len({r.variant for r in results}) > 1
+    for ax, r in zip(axes, results):
+        _forest_axis(ax, r, (bounds or {}).get((r.statistic, r.level)))
+        label = measure_text(r) + (f"\n{variant_text(r.variant)}" if several else "")
+        ax.set_yticks([0], [label])
+        scaled = {"relative": "%", "share": "points"}.get(r.unit)
+        if scaled:
+            ax.xaxis.set_major_formatter(lambda x, _: minus(f"{100 * x:+.3g}") if x else "0")
+        ax.set_xlabel(f"difference ({scaled or r.unit})", fontsize="small", labelpad=1)
+        ax.tick_params(axis="x", labelsize="small")
+        ax.grid(False, axis="y")
+    sizes = sorted({r.n_unit if " × " in r.n_unit else f"{r.n} {r.n_unit}" for r in results})
+    kept = [
+        dict(figure=measure_text(r), of=name, value=x.value, low=x.low, high=x.high, unit=r.unit)
+        for r in results
+        for name, x in {variant_text(r.variant): r, **r.nulls}.items()
+    ]
+    return _caption(
+        fig,
+        "Filled: the model; hollow: its controls; bars: 95 % intervals; red tick: target. "
+        f"{len(results)} differences over {'; '.join(sizes)}.",
+        pd.DataFrame(kept),
     )
 
 # %% ../../nbs/15_visualization/02_models.ipynb #c038
