@@ -33,6 +33,8 @@ def load(name: str) -> Callable:
         import dictionary_learning.trainers.top_k  # noqa: F401
 
         return dictionary_learning_topk
+    if name == "tree-published":
+        return tree_published
     if name == "sparsify":
         import sparsify  # noqa: F401
 
@@ -107,6 +109,64 @@ def sparsify_topk(shape, lr: float, device: str) -> System:
         optimizer.zero_grad()
 
     return System(lambda x: torch.from_numpy(x).to(device), step, lambda x_BD: sae(x_BD).sae_out)
+
+
+def tree_levels(shape) -> tuple[int, int, int, int]:
+    "Parents, children, and how many of each are kept: the shares of Tree SAE's published two-level models."
+    parents, kept = shape.latents // 4, round(shape.k * 26 / 32)
+    return parents, shape.latents - parents, kept, shape.k - kept
+
+
+def tree_published(shape, lr: float, device: str) -> System:
+    """The step of Tree SAE (2026) in the plainest PyTorch: dense codes, masks and decoders, as its authors compute it.
+
+    Inputs standardised, two prefixes, parents' dead latents explain the parents' error, no clipping."""
+    import torch
+
+    P, C, k_top, k_low = tree_levels(shape)
+    enc_FD = torch.nn.Parameter(torch.nn.Linear(shape.width, P + C, bias=False, device=device).weight.detach())
+    dec_DF = torch.nn.Parameter((enc_FD / enc_FD.norm(dim=1, keepdim=True)).detach().T.clone())
+    bias_D = torch.nn.Parameter(torch.zeros(shape.width, device=device))
+    owner_C = torch.randint(0, P + 1, (C,), device=device)
+    idle_F, capacity_P1 = torch.zeros(P + C, device=device), torch.zeros(P + 1, device=device)
+    optimizer = torch.optim.Adam([enc_FD, dec_DF, bias_D], lr=lr, eps=6.25e-10)
+
+    def keep(z_BN, k: int):
+        value_BK, index_BK = z_BN.topk(k, dim=1)
+        return torch.zeros_like(z_BN).scatter(1, index_BK, value_BK).relu()
+
+    def run(x_BD):
+        "Codes, scores and the two reconstructions"
+        mean_B1 = x_BD.mean(1, keepdim=True)
+        std_B1 = (x_BD - mean_B1).std(1, keepdim=True)
+        pre_BF = ((x_BD - mean_B1) / (std_B1 + 1e-5) - bias_D) @ enc_FD.T
+        top_BP = keep(pre_BF[:, :P], k_top)
+        fires_BP1 = torch.cat([top_BP, torch.ones_like(top_BP[:, :1])], 1) > 1e-3
+        codes_BF = torch.cat([top_BP, keep(pre_BF[:, P:] * fires_BP1[:, owner_C], k_low)], 1)
+        back = lambda y_BD: y_BD * std_B1 + mean_B1
+        return codes_BF, pre_BF, [back(codes_BF[:, :n] @ dec_DF[:, :n].T + bias_D) for n in (P, P + C)]
+
+    def step(x_BD) -> None:
+        codes_BF, pre_BF, recons = run(x_BD)
+        fired_F = (codes_BF > 1e-3).any(0)
+        idle_F.add_(1).masked_fill_(fired_F, 0)
+        dead_BP = keep(pre_BF[:, :P] * (idle_F[:P] >= 2000), min(256, P))
+        aux_BD = dead_BP @ dec_DF[:, :P].T + bias_D
+        loss = sum((x_BD - r).square().mean() / (x_BD.var() + 1e-8) for r in recons)
+        error_BD = x_BD - recons[0]
+        spread = (error_BD - error_BD.mean(1, keepdim=True)).square().mean()
+        loss = loss + ((error_BD - aux_BD).square().mean() / spread).nan_to_num(0) / 32
+        with torch.no_grad():
+            fired_P1 = torch.cat([fired_F[:P], fired_F.new_ones(1)])
+            capacity_P1.add_(fired_P1 * (loss / fired_P1.sum()))
+        optimizer.zero_grad()
+        loss.backward()
+        with torch.no_grad():
+            dec_DF.div_(dec_DF.norm(dim=0))
+            dec_DF.grad.sub_(dec_DF * (dec_DF.grad * dec_DF).sum(0))
+        optimizer.step()
+
+    return System(lambda x: torch.from_numpy(x).to(device), step, lambda x_BD: run(x_BD)[2][1])
 
 
 # ---------------------------------------------------------------- the H-SAE of Muchane et al. 2025, in JAX

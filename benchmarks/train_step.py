@@ -1,6 +1,6 @@
 """How long one training step takes, ours and others', on the same activations of the embedded model.
 
-    python benchmarks/train_step.py                 # every system at the shapes C1, C1-batch, C2-k1, C2-k8 and C3
+    python benchmarks/train_step.py                 # every system at C1, C1-batch, C1-tree, C2-k1, C2-k8 and C3
     python benchmarks/train_step.py --uncentred     # the same on contexts with their mean
     # instead: held-out error at C1 after so many steps of each flat system
     python benchmarks/train_step.py --quality 300
@@ -38,14 +38,14 @@ from pathlib import Path
 from typing import Any, NamedTuple
 
 import numpy as np
-from peers import System
+from peers import System, tree_levels
 
 HERE = Path(__file__).resolve().parent
 BATCH, WIDTH, HELD_OUT, BATCHES = 2048, 576, 4096, 16
 
 
 class Shape(NamedTuple):
-    "A model's shape; parents only means a flat TopK model."
+    "A model's shape; parents only means a flat TopK model, or a learned tree by its rule."
 
     latents: int  # latents of a flat model, or parents
     k: int  # active latents, or parents
@@ -59,13 +59,14 @@ class Shape(NamedTuple):
 SHAPES = {
     "C1": Shape(4096, 32),
     "C1-batch": Shape(4096, 32, rule="batchtopk"),
+    "C1-tree": Shape(4096, 32, rule="tree"),
     "C2-k1": Shape(256, 1, 64, 32),
     "C2-k8": Shape(256, 8, 64, 32),
     "C3": Shape(4096, 32, 4, 16),
 }
 FLAT, DEEP = ["C1"], ["C2-k1", "C2-k8", "C3"]
-BATCH_RULE = ["C1-batch"]
-PLAIN = FLAT + DEEP  # shapes that are also written in plain PyTorch
+BATCH_RULE, TREE = ["C1-batch"], ["C1-tree"]
+PLAIN = FLAT + DEEP + TREE  # shapes that are also written in plain PyTorch
 PEERS = {  # system: its environment and the shapes it can train
     "sae-lens": ("torch", FLAT + BATCH_RULE),
     "sae-lens-sparse": ("torch", FLAT),
@@ -73,6 +74,7 @@ PEERS = {  # system: its environment and the shapes it can train
     "sparsify": ("torch", FLAT),
     "jax": ("jax", DEEP),
     "jax-published": ("jax", DEEP),
+    "tree-published": (None, TREE),  # needs nothing but PyTorch
 }
 ENVIRONMENTS = {
     "torch": ["torch==2.13.0", "sae-lens==6.54.12", "dictionary-learning==0.1.0", "eai-sparsify==1.3.3"],
@@ -139,6 +141,7 @@ def ours(shape: Shape, lr: float, device: str, autograd: bool = False) -> System
 
     from polytope_hsae.models.flat import FlatSAE
     from polytope_hsae.models.hierarchical import HierarchicalSAE
+    from polytope_hsae.models.tree import TreeSAE
     from polytope_hsae.training.losses import LossWeights, loss_terms
     from polytope_hsae.training.memory import keep_freed_memory
     from polytope_hsae.training.step import clip_in_step, make_optimizer
@@ -146,13 +149,15 @@ def ours(shape: Shape, lr: float, device: str, autograd: bool = False) -> System
     generator, flat = torch.Generator().manual_seed(0), not shape.dim
     if not autograd:
         FOR_GOOD.enter_context(keep_freed_memory())  # as our trainer does
-    parents = (shape.width, shape.latents, shape.k)
-    sae = (
-        FlatSAE(*parents, activation=shape.rule, generator=generator)
-        if flat
-        else HierarchicalSAE(*parents, shape.dim, shape.children, generator=generator)
-    ).to(device)
-    weights = LossWeights() if flat else LossWeights(0.1, 1e-3, 1e-3, 1e-1)
+    parents, tree = (shape.width, shape.latents, shape.k), shape.rule == "tree"
+    if tree:
+        sae = TreeSAE(shape.width, *tree_levels(shape), settle=10**9, generator=generator)  # no move while it is timed
+    elif flat:
+        sae = FlatSAE(*parents, activation=shape.rule, generator=generator)
+    else:
+        sae = HierarchicalSAE(*parents, shape.dim, shape.children, generator=generator)
+    sae = sae.to(device)
+    weights = LossWeights(1.0 * tree) if flat else LossWeights(0.1, 1e-3, 1e-3, 1e-1)
     optimizer = make_optimizer(sae, 0.0)
     for group in optimizer.param_groups:
         group["lr"] = lr
@@ -171,6 +176,8 @@ def ours(shape: Shape, lr: float, device: str, autograd: bool = False) -> System
         clip_in_step(optimizer, 1.0)
         optimizer.step()
         sae.normalise_decoder()
+        if not autograd:
+            sae.after_step(loss.item() if tree else 0.0, shape.batch)
 
     return System(lambda x: torch.from_numpy(x).to(device), step, lambda x_BD: sae(x_BD).recon_BD, sae.encode)
 
@@ -181,8 +188,19 @@ def plain_pass(sae, x_BD):
 
     from polytope_hsae.models.base import SAEOutput, SparseCodes
     from polytope_hsae.models.flat import FlatSAE
+    from polytope_hsae.models.tree import TreeSAE
 
     x_BD = x_BD - sae.dec_bias_D
+    if isinstance(sae, TreeSAE):
+        P, z_BF = sae.n_parents, (x_BD @ sae.enc_FD.T + sae.enc_bias_F).relu()
+        top_BK, i_BK = z_BF[:, :P].topk(sae.k_parents, dim=1)
+        fires_BP1 = torch.zeros_like(z_BF[:, : P + 1]).scatter(1, i_BK, (top_BK > 0).to(z_BF.dtype))
+        fires_BP1[:, P] = 1  # the root
+        low_BK, c_BK = (z_BF[:, P:] * fires_BP1[:, sae.parent_C]).topk(sae.k_children, dim=1)
+        top_BD = torch.einsum("bk,bkd->bd", top_BK, sae.dec_FD[i_BK]) + sae.dec_bias_D
+        recon_BD = top_BD + torch.einsum("bk,bkd->bd", low_BK, sae.dec_FD[P + c_BK])
+        codes = SparseCodes(torch.cat([i_BK, P + c_BK], 1), torch.cat([top_BK, low_BK], 1))
+        return SAEOutput(recon_BD, codes, nested=(top_BD,))
     if isinstance(sae, FlatSAE):
         value_BK, index_BK = (x_BD @ sae.enc_FD.T + sae.enc_bias_F).relu().topk(sae.k, dim=1)
         recon_BD = torch.einsum("bk,bkd->bd", value_BK, sae.dec_FD[index_BK]) + sae.dec_bias_D
@@ -309,7 +327,8 @@ class Setting(NamedTuple):
 def start(name: str, shape: Shape, data: Path, setting: Setting, device: str) -> subprocess.Popen:
     "The worker process of a system."
     threads = setting.threads
-    python = peers_python(PEERS[name][0]) if name in PEERS else sys.executable
+    needs = PEERS[name][0] if name in PEERS else None
+    python = peers_python(needs) if needs else sys.executable
     env = os.environ | {
         "OMP_NUM_THREADS": str(threads),
         "XLA_FLAGS": f"--xla_cpu_multi_thread_eigen={'true' if threads > 1 else 'false'} "

@@ -388,7 +388,8 @@ class AblateConfig(Section):
     contexts: list[Literal["corpus", "templates"]] = ["corpus", "templates"]
     # encoder rows of parents gated by labelled training contexts: of a random start, of the teacher, by shuffled labels
     gate: bool = False
-    flat: list[Literal["topk", "batchtopk", "matryoshka"]] = []  # flat models with as many active latents
+    # models with as many active latents: flat ones, and one that learns its tree itself
+    flat: list[Literal["topk", "batchtopk", "matryoshka", "tree"]] = []
     # their size: as many latents, or as many parameters
     flat_match: list[Literal["latents", "parameters"]] = ["latents"]
     frozen_random_decoder: bool = False  # sanity control: random decoder rows that never move

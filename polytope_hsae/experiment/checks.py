@@ -39,6 +39,8 @@ def _wrong_sizes(cfg: Config, setup: Setup) -> Iterator[str]:
             )
         if recipe.flat is not None:
             needed, n = max(h.topk_parent * (1 + h.topk_child), n_concepts), flat_latents(recipe.cfg, recipe.flat, d)
+            if recipe.flat.kind == "tree":  # as many parents as the hierarchical model, and enough children beside them
+                needed = max(needed, h.m_top + h.topk_parent * h.topk_child)
             if n < needed:
                 yield (
                     f"the variant {name} has {n} latents, but needs {needed} for {n_concepts} concepts and its L0: "

@@ -23,6 +23,7 @@ from ..metrics.evaluate import LabelledContexts
 from ..models.base import SAE
 from ..models.flat import FlatSAE, MatryoshkaSAE
 from ..models.hierarchical import HierarchicalSAE
+from ..models.tree import TreeSAE
 from ..stats import nulls
 from ..training.init import InputMap, init_from_teacher, rotated_teacher, start_at_mean
 from ..training.losses import Gate, LossWeights
@@ -31,10 +32,16 @@ from ..training.step import TrainSpec
 
 # %% ../../nbs/16_experiment/05_variants.ipynb #c005a
 class Flat(NamedTuple):
-    "A flat model, and what it shares with the hierarchical one besides L0."
+    "A model without subspaces, and what it shares with the hierarchical one besides L0."
 
-    kind: Literal["topk", "batchtopk", "matryoshka"]
+    kind: Literal["topk", "batchtopk", "matryoshka", "tree"]
     match: Literal["latents", "parameters"]  # as many latents, or as many parameters
+
+    @property
+    def name(self) -> str:
+        "Its variant: `flat_topk`, `learned_tree_parameters`"
+        first = "learned_tree" if self.kind == "tree" else f"flat_{self.kind}"
+        return first if self.match == "latents" else f"{first}_parameters"
 
 # %% ../../nbs/16_experiment/05_variants.ipynb #c005a_1
 class Recipe(NamedTuple):
@@ -45,7 +52,7 @@ class Recipe(NamedTuple):
     two_stages: bool = False  # A and B, or one stage
     against: str = "baseline"  # the variant it is compared with
     like: str | None = None  # the variant whose tuned settings it takes; None: it is tuned itself
-    flat: Flat | None = None  # None: a hierarchical model
+    flat: Flat | None = None  # None: a model with a subspace for each parent
     frozen: bool = False  # the decoder never moves
     gate: Literal["labels", "shuffled"] | None = None  # labels of the contexts that gate its parents; None: no gate
 
@@ -76,9 +83,8 @@ def _controls(cfg: Config) -> dict[str, Recipe]:
         "teacher_shuffled_gate": Recipe(cfg, "teacher", True, "gate", "teacher", gate="shuffled"),
     }
     flat = [Flat(kind, match) for match in a.flat_match for kind in a.flat]
-    suffix = {"latents": "", "parameters": "_parameters"}
     chosen = {name: recipe for name, (wanted, recipe) in variants.items() if wanted} | (gates if a.gate else {})
-    return chosen | {f"flat_{f.kind}{suffix[f.match]}": Recipe(cfg, "random", flat=f) for f in flat}
+    return chosen | {f.name: Recipe(cfg, "random", flat=f) for f in flat}
 
 # %% ../../nbs/16_experiment/05_variants.ipynb #c006_1
 def _ablations(cfg: Config) -> dict[str, Recipe]:
@@ -157,13 +163,17 @@ def flat_like(
     sae: HierarchicalSAE,  # only its shape is read
     flat: Flat,
     generator: torch.Generator | None = None,  # draws the rows
+    contexts: int = 0,  # of its training
 ) -> FlatSAE:
-    """A flat model with random rows, of a hierarchical model's L0 and size; parameters are matched to within one
-    latent. UserError when fewer than L0 latents fit.
-    """
+    """A flat model or a learned tree with random rows, of a hierarchical model's L0 and size.
+
+    Parameters are matched to within one latent. UserError when fewer than L0 latents fit."""
     k = sae.topk_parent * (1 + sae.topk_child)
     n_latents = sae.n_latents if flat.match == "latents" else free_parameters(sae) // (2 * sae.d + 1)
     shared = dict(dead_after=sae.dead_after, generator=generator)
+    if flat.kind == "tree":
+        each = sae.m_top, n_latents - sae.m_top, sae.topk_parent, k - sae.topk_parent
+        return TreeSAE(sae.d, *each, settle=contexts // 2, **shared)
     if flat.kind != "matryoshka":
         return FlatSAE(sae.d, n_latents, k, activation=flat.kind, **shared)
     doubling = [sae.m_top * 2**i for i in range(n_latents.bit_length())]
@@ -177,11 +187,13 @@ def new_sae(
     device: torch.device | str = "cpu",  # where it is trained
 ) -> SAE:
     "The model of a variant with random rows"
-    h, generator = recipe.cfg.hsae, torch.Generator().manual_seed(seed)
+    h, t, generator = recipe.cfg.hsae, recipe.cfg.training, torch.Generator().manual_seed(seed)
     shape = h.m_top, h.topk_parent, h.subspace_dim, h.m_low, h.topk_child
     rest = dict(router_noise=h.router_noise, dead_after=h.dead_after, generator=generator, device=device)
     sae = HierarchicalSAE(d, *shape, **rest)
-    return sae if recipe.flat is None else flat_like(sae, recipe.flat, generator).to(device)
+    if recipe.flat is None:
+        return sae
+    return flat_like(sae, recipe.flat, generator, t.baseline.steps * t.batch_size_acts).to(device)
 
 # %% ../../nbs/16_experiment/05_variants.ipynb #c008b_1
 def stages_of(recipe: Recipe) -> list[Stage]:

@@ -35,6 +35,7 @@ from ..models.base import SAE, SparseCodes
 from ..models.batchtopk import BatchTopKHSAE
 from ..models.files import load_sae
 from ..models.hierarchical import FlatDictionary, HierarchicalSAE
+from ..models.tree import TreeSAE
 from ..training.init import InputMap, load_input_map
 
 # %% ../../nbs/18_integrations/01_saelens.ipynb #two-level-topk
@@ -134,7 +135,7 @@ def _lens_kind(sae: SAE) -> tuple[type, type, dict[str, Any], dict[str, Tensor]]
 # %% ../../nbs/18_integrations/01_saelens.ipynb #to-saelens
 @torch.no_grad()
 def to_saelens(
-    sae: SAE,  # any of our models but BatchTopKHSAE
+    sae: SAE,  # any of our models but BatchTopKHSAE and TreeSAE
     input_map: InputMap,  # it was trained through
     metadata: dict[str, Any],  # model_name, hook_name, …: where its activations come from
 ) -> sae_lens.SAE:  # on the CPU, float32
@@ -146,6 +147,11 @@ def to_saelens(
         raise UserError(
             "a BatchTopKHSAE keeps a varying number of parents, for which there is no SAELens class: "
             "export another variant"
+        )
+    if isinstance(sae, TreeSAE):
+        raise UserError(
+            "a child of a TreeSAE fires only where the parent does that it has found, for which there is no SAELens "
+            "class: export another variant"
         )
     model, config, rule, more = _lens_kind(sae)
     dense = sae.flatten() if isinstance(sae, HierarchicalSAE) else sae

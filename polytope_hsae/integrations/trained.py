@@ -188,6 +188,20 @@ def _taught(teacher: Teacher, m_top: int, m_low: int) -> tuple[list[int], list[i
     slot_C = child_rows(teacher).slot_C
     return list(range(len(teacher.parents))), (m_top + teacher.parent_of_C * m_low + slot_C).tolist()
 
+# %% ../../nbs/18_integrations/00_trained.ipynb #hierarchy-rule
+def _tree_of(
+    shape: dict[str, Any],  # of a model's cfg.json
+) -> dict[str, Any]:
+    "How many parents a model has, and which latents are whose children"
+    if M := shape.get("m_top", 0):
+        n = shape["m_low"]
+        rule = f"latents 0 to {M - 1} are parents; child j of parent i is latent {M} + {n} i + j"
+        return {"parents": M, "children_per_parent": n, "rule": rule}
+    if P := shape.get("n_parents", 0):
+        found = "parent_of_latent in model.safetensors names the parent of every other latent, -1 where it has none"
+        return {"parents": P, "rule": f"latents 0 to {P - 1} are parents; {found}"}
+    return {"parents": 0, "rule": "a flat dictionary"}
+
 # %% ../../nbs/18_integrations/00_trained.ipynb #hierarchy
 def model_hierarchy(
     run_dir: Path,  # the run's folder
@@ -195,21 +209,14 @@ def model_hierarchy(
 ) -> dict[str, Any]:  # of plain values, for a JSON file
     "Parents, children and concepts of a trained model. Raises UserError when the run has no teacher."
     shape, teacher = json.loads((model.folder / "cfg.json").read_text(encoding="utf-8")), load_teacher(run_dir)
-    m_top, m_low = shape.get("m_top", 0), shape.get("m_low", 0)
     scored = model.folder / "scores.json"
     scores = load_scores(scored) if scored.exists() else None
     is_taught = recipes(run_config(run_dir))[model.variant].start == "teacher"
-    taught = _taught(teacher, m_top, m_low) if is_taught else ([], [])
+    taught = _taught(teacher, shape["m_top"], shape["m_low"]) if is_taught else ([], [])
     owners = [teacher.parents[p] for p in teacher.parent_of_C.tolist()]
     concepts = _concepts("parent", teacher.parents, [], taught[0], scores and scores.parents)
     concepts += _concepts("child", teacher.children, owners, taught[1], scores and scores.children)
-    rule = f"latents 0 to {m_top - 1} are parents; child j of parent i is latent {m_top} + {m_low} i + j"
-    tree = (
-        {"parents": m_top, "children_per_parent": m_low, "rule": rule}
-        if m_top
-        else {"parents": 0, "rule": "a flat dictionary"}
-    )
-    return {"variant": model.variant, "seed": model.seed, **tree, "concepts": concepts}
+    return {"variant": model.variant, "seed": model.seed, **_tree_of(shape), "concepts": concepts}
 
 # %% ../../nbs/18_integrations/00_trained.ipynb #save-hierarchy
 def save_hierarchy(

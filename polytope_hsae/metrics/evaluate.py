@@ -113,12 +113,14 @@ def matched_latents(
 ) -> tuple[Tensor, Tensor]:  # latent of each parent concept, of each child concept
     """Which latent speaks for which concept. Cost: that of `concept_sums`.
 
+    A tree that was found has families of any size, so its children are matched as a flat model's: to any latent.
     Raises UserError when no context is labelled.
     """
     chosen = concept_sums(sae, input_map, validation, n_parents, len(parent_of_child_C))
     _require_labels(chosen[0], "validation")
     parent_latent_P = match_parents(chosen[0], sae.parent_of_latent)
-    return parent_latent_P, match_children(chosen[1], parent_latent_P, parent_of_child_C, sae.parent_of_latent)
+    families_L = torch.full_like(sae.parent_of_latent, -1) if sae.finds_tree else sae.parent_of_latent
+    return parent_latent_P, match_children(chosen[1], parent_latent_P, parent_of_child_C, families_L)
 
 # %% ../../nbs/11_metrics/03_evaluate.ipynb #evaluate-tally
 def _concepts_scored(

@@ -4,7 +4,8 @@
 
 # %% auto #0
 __all__ = ['Activation', 'BatchTopKHSAE', 'FlatDictionary', 'FlatSAE', 'Hidden', 'HierarchicalSAE', 'MODELS', 'MatryoshkaSAE',
-           'Pattern', 'SAE', 'SAEOutput', 'SparseCodes', 'load_sae', 'restore_frames', 'save_sae', 'unit_rows']
+           'Pattern', 'SAE', 'SAEOutput', 'SparseCodes', 'TreeSAE', 'load_sae', 'restore_frames', 'save_sae',
+           'unit_rows']
 
 # %% ../../nbs/10_models/index.ipynb #imports
 from .base import SAE, SAEOutput, SparseCodes, unit_rows
@@ -13,6 +14,7 @@ from .files import MODELS, load_sae, save_sae
 from .flat import Activation, FlatSAE, MatryoshkaSAE
 from .hierarchical import FlatDictionary, Hidden, HierarchicalSAE, restore_frames
 from .kernels import Pattern
+from .tree import TreeSAE
 
 # %% ../../nbs/10_models/index.ipynb #all
 _all_ = [
@@ -28,6 +30,7 @@ _all_ = [
     "SAE",
     "SAEOutput",
     "SparseCodes",
+    "TreeSAE",
     "load_sae",
     "restore_frames",
     "save_sae",

@@ -42,6 +42,7 @@ class SAE(nn.Module):
 
     d: int  # width of the inputs
     n_latents: int  # rows of the flat dictionary
+    finds_tree = False  # whether training decides which latents are a parent's children
     over_batch = False  # whether which latents stay depends on the whole batch
     limits: dict[str, Tensor] | None = None  # of the whole batch, while a pass goes through pieces of it
 
@@ -101,6 +102,15 @@ def note_usage(self: SAE, codes: SparseCodes) -> None:
     total(fired)
     self.idle_F += fired[-1]
     self.idle_F[fired[:-1] > 0] = 0
+
+# %% ../../nbs/10_models/02_base.ipynb #base-after-step
+@patch
+def after_step(
+    self: SAE,
+    loss: float,  # of the whole batch
+    batch: int,  # its contexts
+) -> None:
+    "What a model changes of itself after a step, beside its parameters. Most change nothing."
 
 # %% ../../nbs/10_models/02_base.ipynb #c009
 def unit_rows(

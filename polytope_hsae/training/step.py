@@ -311,7 +311,7 @@ def restore(self: Trainee) -> None:
 @patch
 @torch.no_grad()
 def apply(self: Trainee, step: int) -> None:
-    "Second half of a step: rates, the optimizer, unit norms, the averaged copy."
+    "Second half of a step: rates, the optimizer, unit norms, the averaged copy, what the model changes itself."
     stage, _ = stage_at(self.spec.stages, step)
     lr = stage.lr * warm_cosine(step, self.total, self.options.lr_warmup, self.options.lr_floor)
     for i, group in enumerate(self.optimizer.param_groups):
@@ -325,6 +325,7 @@ def apply(self: Trainee, step: int) -> None:
     for name, p in self.sae.named_parameters():
         if self.ema:
             self.ema[name].lerp_(p, 1 - self.options.ema)
+    self.sae.after_step(self.now["total"], self.batch)
     self.now |= {"lr": lr, "router_temp": self.sae.router_temp}
 
 # %% ../../nbs/12_training/03_step.ipynb #c024
