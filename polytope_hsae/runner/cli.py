@@ -525,7 +525,7 @@ def _saved_config(run_dir: Path, overrides: Sequence[str]) -> Config:
             f"--resume continues with the configuration saved in {run_dir}: leave out {' '.join(changed)}, or --resume"
         )
     if not os.path.isfile(run_dir / "config.yaml"):
-        raise UserError(f"there is no run to resume in {run_dir}: leave out --resume to start one")
+        raise UserError(f"there is no run to resume in {run_dir}: start one with polytope-hsae run --config …")
     read_saved(run_dir)
     return absolute_paths(load_config(run_dir / "config.yaml"), run_dir)
 

@@ -378,7 +378,8 @@ def build_report(
     "Write report.html from a run's results and notebooks. Raises UserError when there is none, or it was damaged."
     run_dir = Path(run_dir)
     if not (run_dir / "config.yaml").is_file():
-        raise UserError(f"there is no run in '{run_dir}' (no config.yaml); give the folder of a run, such as runs/demo")
+        make = "give the folder of a run, such as runs/demo, or make one with polytope-hsae run --config …"
+        raise UserError(f"there is no run in '{run_dir}' (no config.yaml): {make}")
     title, run = f"Run {run_dir.resolve().name}", load_results(run_dir)
     config, parts = saved_values(run_dir), []
     text = (run_dir / "config.yaml").read_text(encoding="utf-8")
