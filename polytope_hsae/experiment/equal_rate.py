@@ -204,7 +204,7 @@ def rate_results(
 def _gap(
     run: RunContext,
     found: Mapping[Arm, Sequence[EqualRate]],
-    arm: Arm,  # of a taught or gated variant
+    arm: Arm,  # of a taught, gated or flat variant
     against: str,  # the variant it is compared with
     statistic: str,
     others: Sequence[str],  # controls
@@ -236,11 +236,12 @@ def rate_comparisons(
     beside: Sequence[str],  # variants that stand beside a difference to the baseline
     rng: np.random.Generator,
 ) -> list[Result]:
-    """Teacher and gated variants against what they vary, at equal rates: matched on training contexts, and own latents.
+    """Teacher, gated and flat variants against what they vary, at equal rates: matched on training contexts, and own
+    latents.
 
     A baseline has no own latents: there its matched ones stand against the teacher's own."""
     variants, present = recipes(run.cfg), {arm.variant for arm in found}
-    judged = {"teacher", *(name for name, recipe in variants.items() if recipe.gate == "labels")}
+    judged = {"teacher", *(name for name, recipe in variants.items() if recipe.gate == "labels" or recipe.flat)}
     of = {to: [*beside] if to == "baseline" else [*present & {*controls(variants, to)}] for to in ("baseline", "gate")}
     asked = [(arm, variants[arm.variant].against) for arm in found if arm.variant in judged]
     scores = [statistic for statistic in AT_RATE if statistic != "by_lot_equal_rate"]
