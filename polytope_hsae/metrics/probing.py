@@ -104,23 +104,27 @@ def fit_probes(
 ) -> LinearProbes:
     """Balanced logistic regressions, all concepts in one minimisation.
 
-    Cost: some 100 products with shared features (L-BFGS), some 10 with each reader's own (Newton, C·N·K² each)."""
+    Cost: some 30 products with shared features and their K×K eigenvectors (L-BFGS), some 10 with each reader's own
+    (Newton, C·N·K² each)."""
     (N, C), K = y_NC.shape, x.shape[-1]
     sign_NC, weight_NC = np.where(y_NC, 1.0, -1.0), np.where(y_NC, 0.5 / y_NC.sum(0), 0.5 / (~y_NC).sum(0))
     if x.ndim == 3:
         return _newton(x, sign_NC.T, weight_NC.T, penalty / N, tol)
+    value_K, basis_KK = np.linalg.eigh(x.T @ x / N)
+    scale_K = (value_K.clip(min=0) / 4 + penalty / N) ** -0.5  # the loss is about as curved in all these coordinates
+    x, ridge_K = x @ (basis_KK * scale_K), penalty / N * scale_K**2
 
     def loss(theta: np.ndarray) -> tuple[float, np.ndarray]:
         readers = LinearProbes(theta[: C * K].reshape(C, K), theta[C * K :])
         margin_NC = sign_NC * readers.score(x)
         slope_NC = -weight_NC * sign_NC * expit(-margin_NC)
-        value = (weight_NC * np.logaddexp(0, -margin_NC)).sum() + 0.5 * penalty / N * np.square(readers.weight_CK).sum()
-        return value, np.concatenate([(slope_NC.T @ x + penalty / N * readers.weight_CK).ravel(), slope_NC.sum(0)])
+        value = (weight_NC * np.logaddexp(0, -margin_NC)).sum() + 0.5 * (np.square(readers.weight_CK) @ ridge_K).sum()
+        return value, np.concatenate([(slope_NC.T @ x + ridge_K * readers.weight_CK).ravel(), slope_NC.sum(0)])
 
     found = minimize(
         loss, np.zeros(C * K + C), jac=True, method="L-BFGS-B", options=dict(maxiter=300, ftol=tol, gtol=1e-6)
     ).x
-    return LinearProbes(found[: C * K].reshape(C, K), found[C * K :])
+    return LinearProbes((found[: C * K].reshape(C, K) * scale_K) @ basis_KK.T, found[C * K :])
 
 # %% ../../nbs/11_metrics/02_probing.ipynb #c009_2
 class ProbeScores(NamedTuple):
