@@ -97,6 +97,18 @@ class TreeSAE(MatryoshkaSAE):
     def parent_C(self, parent_C: Tensor) -> None:
         self.parent_of_latent[self.n_parents :] = torch.where(parent_C == self.n_parents, -1, parent_C)
 
+    def _load_from_state_dict(self, state: dict[str, Tensor], prefix: str, *rest: Any) -> None:
+        "Numbers from a file or checkpoint, of which the tree must be one."
+        *_, faults = rest  # where torch collects what it then raises as RuntimeError
+        found_F = state.get(f"{prefix}parent_of_latent", self.parent_of_latent)
+        super()._load_from_state_dict(state, prefix, *rest)
+        if found_F.is_meta or found_F.shape != self.parent_of_latent.shape:
+            return
+        most_F = torch.full_like(found_F, -1)
+        most_F[self.n_parents :] = self.n_parents - 1
+        if found_F.dtype != torch.long or not bool(((found_F >= -1) & (found_F <= most_F)).all()):
+            faults.append("parent_of_latent is no tree")
+
     def config(self) -> dict[str, Any]:
         "The arguments that build this model again."
         own = ("d", "n_parents", "n_children", "k_parents", "k_children", "settle", "dead_after", "k_aux")
@@ -140,7 +152,8 @@ def after_step(self: TreeSAE, loss: float, batch: int) -> None:
     self.capacity_P1 += fired_P1 * (loss / fired_P1.sum())
     self.seen += batch
     if (seen + batch) // every > seen // every or seen + batch >= self.settle:
-        self._move(self.idle_F[self.n_parents :] >= every)
+        idle_C = self.idle_F[self.n_parents :]
+        self._move(idle_C - idle_C % batch >= every)  # in whole batches, whatever parts they are counted in
 
 # %% ../../nbs/10_models/06_tree.ipynb #tree-move
 @patch
