@@ -97,22 +97,24 @@ class TreeSAE(MatryoshkaSAE):
     def parent_C(self, parent_C: Tensor) -> None:
         self.parent_of_latent[self.n_parents :] = torch.where(parent_C == self.n_parents, -1, parent_C)
 
-    def _load_from_state_dict(self, state: dict[str, Tensor], prefix: str, *rest: Any) -> None:
-        "Numbers from a file or checkpoint, of which the tree must be one."
-        *_, faults = rest  # where torch collects what it then raises as RuntimeError
-        found_F = state.get(f"{prefix}parent_of_latent", self.parent_of_latent)
-        super()._load_from_state_dict(state, prefix, *rest)
-        if found_F.is_meta or found_F.shape != self.parent_of_latent.shape:
-            return
-        most_F = torch.full_like(found_F, -1)
-        most_F[self.n_parents :] = self.n_parents - 1
-        if found_F.dtype != torch.long or not bool(((found_F >= -1) & (found_F <= most_F)).all()):
-            faults.append("parent_of_latent is no tree")
-
     def config(self) -> dict[str, Any]:
         "The arguments that build this model again."
         own = ("d", "n_parents", "n_children", "k_parents", "k_children", "settle", "dead_after", "k_aux")
         return {n: getattr(self, n) for n in own} | {"decoder_bias": isinstance(self.dec_bias_D, nn.Parameter)}
+
+# %% ../../nbs/10_models/06_tree.ipynb #tree-load
+@patch
+def _load_from_state_dict(self: TreeSAE, state: dict[str, Tensor], prefix: str, *rest: Any) -> None:
+    "Take numbers of a file or checkpoint; torch refuses all of them where `parent_of_latent` is no tree."
+    MatryoshkaSAE._load_from_state_dict(self, state, prefix, *rest)
+    found_F, faults = state.get(f"{prefix}parent_of_latent"), rest[-1]
+    if found_F is None or found_F.shape != self.parent_of_latent.shape:
+        return  # torch says so itself
+    top_P, low_C = found_F[: self.n_parents], found_F[self.n_parents :]
+    is_tree = bool((top_P == -1).all()) and bool(((low_C >= -1) & (low_C < self.n_parents)).all())
+    if found_F.is_floating_point() or not is_tree:
+        faults.append("parent_of_latent is no tree")
+
 
 # %% ../../nbs/10_models/06_tree.ipynb #tree-select
 @patch
