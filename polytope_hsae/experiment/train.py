@@ -101,7 +101,8 @@ def _is_kept(
     if changed := made_otherwise({f"{name}_{seed}": begin()}, _batches(run), train_options(recipe.cfg), origin):
         raise UserError(
             f"the model in {model_dir(run.run_dir, name, seed)} was trained with {' and '.join(changed)}: "
-            "restore them, delete that folder to train anew, or choose another run folder: polytope-hsae run --set logging.save_dir=…"
+            "restore them, delete that folder to train anew, or choose another run folder: "
+            "polytope-hsae run --set logging.save_dir=…"
         )
     return True
 

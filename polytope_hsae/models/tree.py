@@ -102,6 +102,20 @@ class TreeSAE(MatryoshkaSAE):
         own = ("d", "n_parents", "n_children", "k_parents", "k_children", "settle", "dead_after", "k_aux")
         return {n: getattr(self, n) for n in own} | {"decoder_bias": isinstance(self.dec_bias_D, nn.Parameter)}
 
+# %% ../../nbs/10_models/06_tree.ipynb #tree-load
+@patch
+def _load_from_state_dict(self: TreeSAE, state: dict[str, Tensor], prefix: str, *rest: Any) -> None:
+    "Take numbers of a file or checkpoint; torch refuses all of them where `parent_of_latent` is no tree."
+    MatryoshkaSAE._load_from_state_dict(self, state, prefix, *rest)
+    found_F, faults = state.get(f"{prefix}parent_of_latent"), rest[-1]
+    if found_F is None or found_F.shape != self.parent_of_latent.shape:
+        return  # torch says so itself
+    top_P, low_C = found_F[: self.n_parents], found_F[self.n_parents :]
+    is_tree = bool((top_P == -1).all()) and bool(((low_C >= -1) & (low_C < self.n_parents)).all())
+    if found_F.is_floating_point() or not is_tree:
+        faults.append("parent_of_latent is no tree")
+
+
 # %% ../../nbs/10_models/06_tree.ipynb #tree-select
 @patch
 def _select(self: TreeSAE, pre_BF: Tensor) -> tuple[Pattern, Tensor]:
@@ -140,7 +154,8 @@ def after_step(self: TreeSAE, loss: float, batch: int) -> None:
     self.capacity_P1 += fired_P1 * (loss / fired_P1.sum())
     self.seen += batch
     if (seen + batch) // every > seen // every or seen + batch >= self.settle:
-        self._move(self.idle_F[self.n_parents :] >= every)
+        idle_C = self.idle_F[self.n_parents :]
+        self._move(idle_C - idle_C % batch >= every)  # in whole batches, whatever parts they are counted in
 
 # %% ../../nbs/10_models/06_tree.ipynb #tree-move
 @patch
