@@ -10,11 +10,15 @@ set -euo pipefail
 workspace=${WORKSPACE:-/workspace}
 python=${PYTHON:-python3}
 project=$(cd "$(dirname "${BASH_SOURCE[0]}")/.." && pwd)
-venv=$workspace/venv
 
 if ! mkdir -p "$workspace/cache" "$workspace/runs" 2>/dev/null || [ ! -w "$workspace" ]; then
     echo "error: $workspace cannot be written to: attach the volume there, or set WORKSPACE to its folder" >&2
     exit 2
+fi
+workspace=$(cd "$workspace" && pwd)
+venv=$workspace/venv
+if [ -z "${WORKSPACE:-}" ] && command -v mountpoint >/dev/null && ! mountpoint -q "$workspace"; then
+    echo "warning: no volume is attached at $workspace: what is installed there goes with the pod" >&2
 fi
 
 [ -x "$venv/bin/python" ] || "$python" -m venv "$venv"

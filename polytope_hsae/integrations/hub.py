@@ -116,6 +116,9 @@ def _found(results: Sequence[Result], variants: Sequence[str]) -> str:
     return text + (f"\n## Scores on held-out text\n\n{table}" if rows else "")
 
 # %% ../../nbs/18_integrations/02_hub.ipynb #card-loading
+_PAGE = "https://github.com/polytope-hsae/polytope-hsae"
+
+
 def _loading(repo: str, model: TrainedModel, hook: str, note: str) -> str:
     "How to load one of the models, in three ways"
     place = f"{model.variant}/seed_{model.seed}"
@@ -142,10 +145,11 @@ As it was trained:
 from polytope_hsae.integrations.hub import load_hub
 
 sae, input_map = load_hub("{repo}", "{model.variant}", {model.seed})
-codes = sae.encode(input_map.apply(residuals))
+codes = sae.encode(input_map.apply(residuals))  # N × d outputs of `{hook}`
 ```
 
-Concept vectors, with safetensors alone (the file is `teacher/teacher_vectors.safetensors`):
+Both need [polytope-hsae]({_PAGE}), the first sae-lens, too. Concept vectors need safetensors and NumPy; the file comes by
+`huggingface_hub.hf_hub_download("{repo}", "teacher/teacher_vectors.safetensors")`:
 
 ```python
 {_THREE_LINES}
@@ -161,6 +165,7 @@ def model_card(
     "The card of a repository, from the results of its run. Raises UserError when these cannot be read."
     cfg, base = run_config(run_dir), base_model(run_config(run_dir))
     hook, variants = hook_of(cfg), list(dict.fromkeys(model.variant for model in models))
+    shown = next((model for model in models if model.variant == "teacher"), models[0])  # rather than a control
     seeds = sorted({model.seed for model in models})
     results = [r for phase in load_results(run_dir).phases.values() for r in phase.results]
     at = (
@@ -177,13 +182,13 @@ def model_card(
 # {repo.rpartition("/")[2]}
 
 Sparse autoencoders on activations of {link} ({at}), made by
-[polytope-hsae](https://github.com/polytope-hsae/polytope-hsae) {__version__}: variants {listed} with seeds
+[polytope-hsae]({_PAGE}) {__version__}: variants {listed} with seeds
 {", ".join(map(str, seeds))}. They read `{hook.hf}` ({hook.lens} of TransformerLens). Text: {_source(cfg)}.
 
 ## What the run found
 
 {_found(results, variants)}
-{_loading(repo, models[-1], hook.hf, hook.note)}
+{_loading(repo, shown, hook.hf, hook.note)}
 ## Files
 
 `saelens/` and `hsae/` hold the same models, for SAELens and as they were trained; `teacher/` the concept vectors;

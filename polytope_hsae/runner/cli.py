@@ -601,8 +601,11 @@ def sweep(
 
     asked = read_sweep(file)
     runs = sweep_runs(asked)
+    if not gather_only:
+        typer.echo("\n".join(f"{run.name}: {run.folder}" for run in runs))
     failed = {} if gather_only else failed_runs(runs, submit_runs(asked, runs))
-    typer.echo(f"{len(runs)} runs; table: {gather_runs(asked)}")
+    done = sum((run.folder / "results.json").exists() for run in runs)
+    typer.echo(f"{done} of {len(runs)} runs have results; table: {gather_runs(asked)}")
     if failed:
         raise PhaseFailed(
             f"{len(failed)} of {len(runs)} runs failed: " + ", ".join(f"{k} (see {v})" for k, v in failed.items())

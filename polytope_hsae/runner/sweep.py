@@ -95,7 +95,10 @@ def sweep_runs(sweep: Sweep) -> list[SweepRun]:
         words = [Path(config).stem, *(f"{key.rpartition('.')[2]}-{value}" for key, value in varied.items())]
         name = re.sub(r"[^\w.+-]+", "-", "_".join(words))
         run = SweepRun(name, config, varied | sweep.set, sweep.folder.absolute() / name)
-        load_config(config, run.overrides)
+        try:
+            load_config(config, run.overrides)
+        except UserError as e:
+            raise UserError(f"run {name} of the sweep cannot be made, mend its grid, set or config: {e}") from e
         runs.append(run)
     if not runs:
         raise UserError("the sweep has no runs: give config, and every key of its grid, at least one value")
