@@ -41,8 +41,8 @@ from tqdm.auto import tqdm
 
 from polytope_hsae.assets import load_model, load_wordnet, unembedding
 from polytope_hsae.concepts.selection import build_concepts
-from polytope_hsae.estimators.batched import estimate_sets, plan_estimation
 from polytope_hsae.core import side_by_side as together
+from polytope_hsae.estimators.batched import estimate_sets, plan_estimation
 from polytope_hsae.geometry.causal import causal_geometry
 from polytope_hsae.validation.design import plan_study, planned_estimator, study_vectors, word_sets
 from polytope_hsae.validation.measures import measure

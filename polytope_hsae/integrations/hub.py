@@ -148,8 +148,8 @@ sae, input_map = load_hub("{repo}", "{model.variant}", {model.seed})
 codes = sae.encode(input_map.apply(residuals))  # N × d outputs of `{hook}`
 ```
 
-Both need [polytope-hsae]({_PAGE}), the first sae-lens, too. Concept vectors need safetensors and NumPy; the file comes by
-`huggingface_hub.hf_hub_download("{repo}", "teacher/teacher_vectors.safetensors")`:
+Both need [polytope-hsae]({_PAGE}), the first sae-lens, too. Concept vectors need safetensors and NumPy; the file comes
+by `huggingface_hub.hf_hub_download("{repo}", "teacher/teacher_vectors.safetensors")`:
 
 ```python
 {_THREE_LINES}

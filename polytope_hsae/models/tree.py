@@ -115,7 +115,6 @@ def _load_from_state_dict(self: TreeSAE, state: dict[str, Tensor], prefix: str, 
     if found_F.is_floating_point() or not is_tree:
         faults.append("parent_of_latent is no tree")
 
-
 # %% ../../nbs/10_models/06_tree.ipynb #tree-select
 @patch
 def _select(self: TreeSAE, pre_BF: Tensor) -> tuple[Pattern, Tensor]:
