@@ -23,7 +23,7 @@ def sections(notebook: Path) -> dict[str, float]:  # heading → seconds, in ord
     heading = ""
     for cell in nbformat.read(notebook, as_version=4).cells:
         if cell.cell_type == "markdown":
-            heading = (["", heading] + re.findall(r"^#+ +(.*)", cell.source, flags=re.M))[-1]
+            heading = [heading, *re.findall(r"^#+ +(.*)", cell.source, flags=re.M)][-1]
         found[heading] = found.get(heading, 0.0) + (cell.metadata.get("papermill", {}).get("duration") or 0.0)
     return found
 
