@@ -7,7 +7,7 @@ __all__ = ['LEVEL', 'ENDPOINTS', 'Primary', 'primary_endpoints', 'primary_table'
            'geometry_targets', 'corrected_geometry', 'chances', 'power_table']
 
 # %% ../../nbs/16_experiment/18_primary.ipynb #imports
-from typing import NamedTuple, Sequence
+from typing import Hashable, NamedTuple, Sequence
 
 import numpy as np
 import pandas as pd
@@ -165,11 +165,12 @@ def chances(
     target: Target,
     rng: np.random.Generator,
     level: float = LEVEL,  # one-sided
+    models: Sequence[Hashable] | None = None,  # studies with the same entry meet the same concepts; None: no two do
 ) -> tuple[float, float]:
     "The chance to see an effect as large as the target, and that of a false *met*"
     size, gain = _distance(target), (target.bound > 0) == target.at_least
-    answered = power(spreads, size, 0.0, rng, level=level)
-    return answered, power(spreads, 0.0, size if gain else 0.0, rng, level=level)
+    of = lambda effect, bound: power(spreads, effect, bound, rng, level=level, models=models)
+    return of(size, 0.0), of(0.0, size if gain else 0.0)
 
 # %% ../../nbs/16_experiment/18_primary.ipynb #power-rows
 def power_table(

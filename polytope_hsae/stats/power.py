@@ -7,12 +7,13 @@ __all__ = ['crossed_se', 'power', 'needed', 'bound_p']
 
 # %% ../../nbs/04_stats/03_power.ipynb #imports
 import math
-from typing import Sequence
+from typing import Hashable, NamedTuple, Sequence
 
 import numpy as np
 from scipy import stats
 
 from ..results import Spread
+from .average import averaged, shared_errors
 from .paired import MIN_SEEDS
 
 # %% ../../nbs/04_stats/03_power.ipynb #se
@@ -25,26 +26,37 @@ def crossed_se(table_NSC: np.ndarray) -> np.ndarray:  # N
     return np.sqrt(sum(shares) + np.square(rest_NSC).sum((1, 2)) / (S * (S - 1) * C * (C - 1)))
 
 # %% ../../nbs/04_stats/03_power.ipynb #power
+class _Studies(NamedTuple):
+    "Many studies of one size; the first axis: of all seeds, and without each of them"
+
+    mean_KN: np.ndarray
+    half_KN: np.ndarray  # half widths of their intervals
+    shared_N: np.ndarray  # squared half width that concepts bring, by the estimate of `spread_of`
+
+
 def _studies(
     spread: Spread,
     effect: float,  # true mean difference
+    concept_NC: np.ndarray,  # standard normal: what is drawn once for runs that meet the same concepts
     rng: np.random.Generator,
-    draws: int,
     level: float,  # one-sided
-) -> tuple[np.ndarray, np.ndarray]:  # means and half widths, [1 + S, N]: of all seeds, and without each of them
-    "Many studies of one size"
-    S, C = spread.n_seeds, spread.n_concepts
-    shapes, sds = ((S, 1), (1, C), (S, C)), (spread.seed, spread.concept, spread.cell)
-    table_NSC = effect + sum(sd * rng.standard_normal((draws, *shape)) for sd, shape in zip(sds, shapes))
+) -> _Studies:
+    "One study of this size for each row of concepts"
+    (N, S), C = (len(concept_NC), spread.n_seeds), spread.n_concepts
+    seed_NS1, cell_NSC = rng.standard_normal((N, S, 1)), rng.standard_normal((N, S, C))
+    table_NSC = effect + spread.seed * seed_NS1 + spread.concept * concept_NC[:, None, :C] + spread.cell * cell_NSC
     if C == 1:
         value_NS = table_NSC[:, :, 0]
         half_N = stats.t.ppf(1 - level, S - 1) * value_NS.std(1, ddof=1) / math.sqrt(S)
         left_SN = (value_NS.sum(1) - value_NS.T) / (S - 1)
         wider = [half_N] + [half_N * math.sqrt(S / (S - 1))] * S  # what is left keeps the spread of all seeds
-        return np.vstack([value_NS.mean(1), left_SN]), np.stack(wider)
+        return _Studies(np.vstack([value_NS.mean(1), left_SN]), np.stack(wider), np.zeros(N))
     some = [table_NSC, *(np.delete(table_NSC, seed, axis=1) for seed in range(S))]
-    half_KN = stats.norm.ppf(1 - level) * np.stack([crossed_se(t_NSC) for t_NSC in some])
-    return np.stack([t_NSC.mean((1, 2)) for t_NSC in some]), half_KN
+    z, mean_KN = stats.norm.ppf(1 - level), np.stack([t_NSC.mean((1, 2)) for t_NSC in some])
+    rest_NSC = table_NSC - table_NSC.mean(2, keepdims=True) - table_NSC.mean(1, keepdims=True)
+    cell_N = np.square(rest_NSC + mean_KN[0][:, None, None]).sum((1, 2)) / ((S - 1) * (C - 1))
+    concepts_N = np.maximum(table_NSC.mean(1).var(1, ddof=1) - cell_N / S, 0) / C
+    return _Studies(mean_KN, z * np.stack([crossed_se(t_NSC) for t_NSC in some]), z**2 * concepts_N)
 
 # %% ../../nbs/04_stats/03_power.ipynb #power-all
 def power(
@@ -54,18 +66,22 @@ def power(
     rng: np.random.Generator,
     draws: int = 2000,  # studies
     level: float = 0.025,  # one-sided, of the interval
+    models: Sequence[Hashable] | None = None,  # studies with the same entry meet the same concepts; None: no two do
 ) -> float:  # share of studies
     "How often studies of this spread and size would find an effect beyond a bound. Memory: draws × seeds × concepts."
     if min(spread.n_seeds for spread in spreads) < MIN_SEEDS:
         return 0.0
-    drawn = [_studies(spread, effect, rng, draws, level) for spread in spreads]
-    found_N, weight = np.ones(draws, bool), lambda half_N: 1 / np.maximum(half_N, 1e-12) ** 2
-    for left, (mean_KN, _) in enumerate(drawn):
-        for k in range(len(mean_KN)):  # one study without one of its seeds, the others whole
-            parts = [(means[k * (i == left)], halves[k * (i == left)]) for i, (means, halves) in enumerate(drawn)]
-            total_N = sum(weight(half_N) for _, half_N in parts)
-            mean_N = sum(m_N * weight(half_N) for m_N, half_N in parts) / total_N
-            found_N &= mean_N - 1 / np.sqrt(total_N) >= bound
+    names, most = list(models or range(len(spreads))), max(spread.n_concepts for spread in spreads)
+    met = {name: rng.standard_normal((draws, most)) for name in dict.fromkeys(names)}
+    drawn = [_studies(spread, effect, met[name], rng, level) for spread, name in zip(spreads, names)]
+    means, halves, shared = zip(*drawn)
+    shared_KKN, found_N = shared_errors(np.stack(shared), names), np.ones(draws, bool)
+    for left, of_study in enumerate(means):
+        for k in range(len(of_study)):  # one study without one of its seeds, the others whole
+            row = [k * (i == left) for i in range(len(drawn))]
+            mean_KN, half_KN = (np.stack([of[r] for of, r in zip(each, row)]) for each in (means, halves))
+            mean_N, half_N = averaged(mean_KN, half_KN, shared_KKN)
+            found_N &= mean_N - half_N >= bound
     return float(found_N.mean())
 
 # %% ../../nbs/04_stats/03_power.ipynb #needed
