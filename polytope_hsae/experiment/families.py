@@ -105,8 +105,8 @@ def families_power(
         if None in spreads:
             continue
         sized: list[Spread] = [spread.model_copy(update=more) for spread in spreads]
+        target = targets_of(cfg)[ENDPOINTS[endpoint][0]]
         for who, some in [*zip(families, ([s] for s in sized)), ("together", sized)]:
-            target = targets_of(cfg)[ENDPOINTS[endpoint][0]]
             alone, last = (chances(some, target, rng, LEVEL / n) for n in (1, len(cfg.eval.primary)))
             rows[endpoint, who] = (*alone, *last)
     index = pd.MultiIndex.from_tuples(rows, names=["endpoint", "families"])
