@@ -115,7 +115,7 @@ def against_nulls(
     return _caption(
         fig,
         f"One dot is one {unit} (n = {counts}); dots of a null are its mean over draws for the same {unit}. "
-        "Dashed lines are quartiles.",
+        "Lines within a shape: its median (dashed) and quartiles (dotted).",
         pd.DataFrame(shown),
     )
 
@@ -327,6 +327,7 @@ def polytope(
     ax.scatter(*vertex_C.T, s=70, color=tints, edgecolor="black", zorder=5, **depth)
     for axis, i in zip("xyz", range(dims)):
         getattr(ax, f"set_{axis}label")(f"axis {i + 1} (causal norm)")
+    ax.set_aspect("equal", adjustable="datalim" if dims == 2 else "box")
     ax.set_title(title)
     fig.legend(*ax.get_legend_handles_labels(), loc="outside right upper", title="child (words)")
     share = float((size[:dims] ** 2).sum() / (size**2).sum())
