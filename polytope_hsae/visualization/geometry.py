@@ -328,6 +328,8 @@ def polytope(
     for axis, i in zip("xyz", range(dims)):
         getattr(ax, f"set_{axis}label")(f"axis {i + 1} (causal norm)")
     ax.set_aspect("equal", adjustable="datalim" if dims == 2 else "box")
+    if dims == 3:
+        ax.set_box_aspect(ax.get_box_aspect(), zoom=0.85)  # or the labels of its axes touch the caption
     ax.set_title(title)
     fig.legend(*ax.get_legend_handles_labels(), loc="outside right upper", title="child (words)")
     share = float((size[:dims] ** 2).sum() / (size**2).sum())
