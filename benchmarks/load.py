@@ -132,7 +132,8 @@ def main() -> int:
                 print(told(stage), flush=True)
                 found.append(stage)
     if args.save:
-        machine = f"{platform.processor() or platform.machine()}, {args.threads} threads, torch {torch.__version__}"
+        threads = f"{args.threads} thread{'s' * (args.threads != 1)}"
+        machine = f"{platform.processor() or platform.machine()}, {threads}, torch {torch.__version__}"
         args.save.write_text(json.dumps(dict(machine=machine, dim=args.dim, stages=found), indent=1) + "\n")
     uneven = sum(stage["away"] > FLAT for stage in found if stage["stage"] == "training")
     print(f"memory in training is {'not flat' if uneven else 'flat'}: {uneven} of {len(args.rows)} over ± 5 %")

@@ -553,7 +553,8 @@ def spell(
         return "undefined", ""
     if scaled:
         return minus(f"{100 * x:+.1f}"), scaled
-    plain = r.unit.split()[:1] in ([], ["share"], ["AUC"], ["cos"], ["CV"], ["relative"])  # numbers without a unit
+    first = r.unit.split()[:1]  # of "share of pairs" the first word
+    plain = first in ([], ["share"], ["AUC"], ["cos"], ["CV"], ["relative"], ["ratio"])  # numbers without a unit
     return minus(_number(x)), "°" if r.unit == "deg" else "" if plain else f" {r.unit}"
 
 # %% ../nbs/01_results.ipynb #w006_3

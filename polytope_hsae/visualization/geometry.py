@@ -115,7 +115,7 @@ def against_nulls(
     return _caption(
         fig,
         f"One dot is one {unit} (n = {counts}); dots of a null are its mean over draws for the same {unit}. "
-        "Dashed lines are quartiles.",
+        "Lines within a shape: its median (dashed) and quartiles (dotted).",
         pd.DataFrame(shown),
     )
 
@@ -290,6 +290,13 @@ def heatmaps(
     values = [pd.DataFrame(m.values, m.rows, m.columns).assign(panel=m.title) for m in panels]
     return _caption(fig, caption, pd.concat(values).rename_axis(ylabel))
 
+# %% ../../nbs/15_visualization/01_geometry.ipynb #one-scale
+def _one_scale(ax: Axes, dims: int) -> None:
+    "The same scale on all axes"
+    ax.set_aspect("equal", adjustable="datalim" if dims == 2 else "box")
+    if dims == 3:
+        ax.set_box_aspect(ax.get_box_aspect(), zoom=0.85)  # or the labels of the axes touch the caption
+
 # %% ../../nbs/15_visualization/01_geometry.ipynb #c020
 def polytope(
     child_CD: np.ndarray,  # children's vectors, the vertices, unified space
@@ -327,6 +334,7 @@ def polytope(
     ax.scatter(*vertex_C.T, s=70, color=tints, edgecolor="black", zorder=5, **depth)
     for axis, i in zip("xyz", range(dims)):
         getattr(ax, f"set_{axis}label")(f"axis {i + 1} (causal norm)")
+    _one_scale(ax, dims)
     ax.set_title(title)
     fig.legend(*ax.get_legend_handles_labels(), loc="outside right upper", title="child (words)")
     share = float((size[:dims] ** 2).sum() / (size**2).sum())

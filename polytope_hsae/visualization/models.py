@@ -16,7 +16,7 @@ from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 
 from ..core import UserError
-from ..results import PhaseResults, Result, measure_text, minus, select, variant_text
+from ..results import PhaseResults, Result, measure_text, minus, select, spell, variant_text
 from .style import PAGE, PALETTE, _caption, _figure, _legend_on_top, colours
 
 # %% ../../nbs/15_visualization/02_models.ipynb #c023
@@ -194,7 +194,7 @@ def _forest_axis(ax: Axes, r: Result, bound: float | None) -> None:
             ax.errorbar(at, y, xerr=bar(null), marker="o", capsize=2, **style)
             end = min(at if null.high is None else null.high, right)
         else:
-            end, name = at, f"{name} {null.value:+.3g}"
+            end, name = at, f"{name} {''.join(spell(r, null.value))}"
             ax.plot(at, y, marker=">" if at == right else "<", clip_on=False, **style)
         inside = end < (left + 2 * right) / 3  # room for the name on the right
         start = end if inside else at if null.low is None or at != null.value else max(null.low, left)
