@@ -317,9 +317,9 @@ def cost(operation: str, how: str, work: Callable[..., Tensor], leaves: list[Ten
     ms, beside = 1000 / rate(step, 1, device, s.seconds / 5), 0
     if device == "cuda":
         torch.cuda.reset_peak_memory_stats()
-        kept = step()
-        beside = torch.cuda.max_memory_allocated() - torch.cuda.memory_allocated()
-        del kept
+        before = torch.cuda.memory_allocated()
+        results = sum(t.nbytes for t in step())
+        beside = torch.cuda.max_memory_allocated() - before - results
     return Cost(operation, how, ms, beside / 2**20, beside / (4 * pairs * s.width))
 
 

@@ -190,7 +190,9 @@ def project_up(
     path = path or _path(pattern, up_PSD)
     if path == "grouped":
         gpu, v_NS, dtype = kernels_for(v_BKS), v_BKS.flatten(0, 1), _autocast_dtype(v_BKS)
-        return gpu.out_of_subspaces(pattern, v_NS, up_PSD, dtype) if gpu else _GroupedUp.apply(v_NS, up_PSD, pattern, dtype)
+        if gpu:
+            return gpu.out_of_subspaces(pattern, v_NS, up_PSD, dtype)
+        return _GroupedUp.apply(v_NS, up_PSD, pattern, dtype)
     return _project_up(pattern, v_BKS, up_PSD, path)
 
 # %% ../../nbs/10_models/01_subspaces.ipynb #c021a_1
