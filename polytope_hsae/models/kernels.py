@@ -17,6 +17,7 @@ import torch
 import torch.nn.functional as F
 from fastcore.basics import patch
 from torch import Tensor
+from torch.utils._python_dispatch import is_traceable_wrapper_subclass
 
 # %% ../../nbs/10_models/00_kernels.ipynb #sparse-beta
 # the operations used here have been stable since torch 2.0
@@ -173,8 +174,9 @@ HAS_TRITON = find_spec("triton") is not None
 
 def kernels_for(tensor: Tensor) -> ModuleType | None:  # `triton_kernels`; None where PyTorch's operations do the work
     "The kernels for a GPU, if this tensor is on one and they take its precision."
-    half = torch.bfloat16, torch.float16
-    if not (HAS_TRITON and tensor.is_cuda and tensor.dtype in (torch.float32, *half)):
+    precise = tensor.dtype in (torch.float32, torch.bfloat16, torch.float16)
+    # what wraps another tensor has no memory that a kernel could read
+    if not (HAS_TRITON and tensor.is_cuda and precise) or is_traceable_wrapper_subclass(tensor):
         return None
     from polytope_hsae.models import triton_kernels  # takes a second, and needs Triton
 
