@@ -4,11 +4,13 @@
     python scripts/gpu.py --cpu      # every line of it at tiny shapes on the CPU; writes nothing
 
 Exits 1 when a result differs from the CPU's by more than its tolerance, and 2 where there is no GPU. Errors are
-relative: the largest difference over the largest value. Rates are medians.
+relative: the largest difference over the largest value. Rates are medians. Products by pattern are also held against
+what they replace: copies of a row for every entry, and the decoder of sparsify where that is installed.
 """
 
 import argparse
 import functools
+import importlib.util
 import json
 import math
 import os
@@ -18,7 +20,8 @@ import sys
 import tempfile
 import time
 from pathlib import Path
-from typing import Any, Callable, NamedTuple
+from typing import Any, Callable, Iterator, NamedTuple
+from unittest.mock import patch
 
 os.environ.setdefault("HF_HUB_OFFLINE", "1")
 os.environ.setdefault("TOKENIZERS_PARALLELISM", "false")
@@ -33,7 +36,13 @@ from polytope_hsae.config import load_config
 from polytope_hsae.core import atomic_write
 from polytope_hsae.estimators.batched import estimate_sets, plan_estimation
 from polytope_hsae.experiment.geometry_tests import run_geometry_tests
-from polytope_hsae.experiment.plan import KNOWN_SHAPES, ModelShape, hours, plan_phases, probe
+from polytope_hsae.experiment.plan import (
+    KNOWN_SHAPES,
+    ModelShape,
+    hours,
+    plan_phases,
+    probe,
+)
 from polytope_hsae.experiment.probe import probe_variants
 from polytope_hsae.experiment.score import score_variants
 from polytope_hsae.experiment.setup import planted_concepts, planted_run, planted_setup
@@ -43,8 +52,15 @@ from polytope_hsae.experiment.train import train_variants
 from polytope_hsae.experiment.variants import recipes
 from polytope_hsae.geometry.causal import causal_geometry
 from polytope_hsae.metrics.reconstruction import ExplainedVariance, final_logits
+from polytope_hsae.models import kernels, subspaces
 from polytope_hsae.models.hierarchical import HierarchicalSAE, restore_frames
-from polytope_hsae.models.kernels import Pattern, dots_at, k_largest, kth_largest, sparse_decode
+from polytope_hsae.models.kernels import (
+    Pattern,
+    dots_at,
+    k_largest,
+    kth_largest,
+    sparse_decode,
+)
 from polytope_hsae.models.subspaces import project_down, project_up
 from polytope_hsae.steering import steer_contexts
 from polytope_hsae.training.loop import train
@@ -81,9 +97,12 @@ class Sizes(NamedTuple):
     window: int = 128
     concepts: int = 700
     seconds: float = 5.0  # a rate is measured for
+    latents: int = 16_384  # of a flat model
+    active: int = 32  # of them
+    branches: int = 8  # active parents
 
 
-TINY = Sizes(2000, 32, 2, 2, 64, 256, 8, 8, 4, 2, 16, 20, 0.05)
+TINY = Sizes(2000, 32, 2, 2, 64, 256, 8, 8, 4, 2, 16, 20, 0.05, 64, 4, 2)
 
 
 def difference(found: Tensor, expected: Tensor) -> float:
@@ -102,18 +121,36 @@ def drawn(*shape: int, seed: int = 0) -> Tensor:
 # ---------------------------------------------------------------- kernels
 
 
-def sparse_kernels(device: str, dtype: torch.dtype) -> dict[str, Tensor]:
+class Shape(NamedTuple):
+    "At which the kernels of the models are compared."
+
+    name: str
+    B: int
+    D: int
+    P: int
+    S: int
+    K: int
+
+
+SHAPES = Shape("even", 96, 64, 24, 16, 4), Shape("odd", 75, 150, 7, 40, 3)
+
+
+def sparse_kernels(device: str, dtype: torch.dtype, shape: Shape) -> dict[str, Tensor]:
     "Every kernel of the models and the gradients that flow through it"
-    B, D, P, S, K = 96, 64, 24, 16, 4
+    _, B, D, P, S, K = shape
     score_BP = drawn(B, P)
+    score_BP[:, -2:] = -9  # two rows that nobody uses
     index_BK = score_BP.topk(K, dim=1).indices.sort(dim=1).values
     leaf = lambda *shape, seed: drawn(*shape, seed=seed).to(device, dtype).requires_grad_()
     x_BD, rows_PD, value_BK = leaf(B, D, seed=1), leaf(P, D, seed=2), leaf(B, K, seed=3)
     frames_PSD, inside_BKS = leaf(P, S, D, seed=4), leaf(B, K, S, seed=5)
     pattern = Pattern(index_BK.to(device), P)
+    padded = Pattern(pattern.index_BK, P, (drawn(B, K, seed=6) > 0).to(device))
     outputs: dict[str, Callable[[], Tensor]] = {
         "sparse_decode": lambda: sparse_decode(pattern, value_BK, rows_PD),
         "dots_at": lambda: dots_at(pattern, x_BD, rows_PD),
+        "sparse_decode, padded": lambda: sparse_decode(padded, value_BK, rows_PD),
+        "dots_at, padded": lambda: dots_at(padded, x_BD, rows_PD),
     }
     for path in ("dense", "grouped", "sparse", "gather"):
         outputs[f"project_down, {path}"] = lambda path=path: project_down(pattern, x_BD, frames_PSD, path=path)
@@ -127,7 +164,8 @@ def sparse_kernels(device: str, dtype: torch.dtype) -> dict[str, Tensor]:
         found[name] = out
         found |= {f"{name}, gradient {i}": g for i, g in enumerate(grads) if g is not None}
     values_BK = k_largest(score_BP.to(device), K)[0]
-    return found | {"k_largest": values_BK.sort().values, "kth_largest": kth_largest(score_BP.to(device), 100)}
+    found |= {"k_largest": values_BK.sort().values, "kth_largest": kth_largest(score_BP.to(device), 100)}
+    return {f"{name}, {shape.name} sizes": value for name, value in found.items()}
 
 
 def other_kernels(device: str) -> dict[str, Tensor]:
@@ -159,14 +197,17 @@ def other_kernels(device: str) -> dict[str, Tensor]:
 def kernel_checks(device: str) -> list[Check]:
     "All kernels in float32, those of the models in bfloat16 as well, beside float32 on the CPU"
     whole, half = torch.float32, torch.bfloat16
-    expected = sparse_kernels("cpu", whole)
-    rounded = lambda found: {k: v for k, v in found.items() if "largest" not in k}
-    rows = [(whole, sparse_kernels(device, whole)), (half, rounded(sparse_kernels(device, half)))]
+    every = lambda where, dtype: {k: v for shape in SHAPES for k, v in sparse_kernels(where, dtype, shape).items()}
+    expected, found, again = every("cpu", whole), every(device, whole), every(device, whole)
+    rounded = {k: v for k, v in every(device, half).items() if "largest" not in k}
     checks = [
         Check(name, str(dtype)[6:], difference(value, expected[name]), CLOSE if dtype == whole else HALF)
-        for dtype, found in rows
-        for name, value in found.items()
+        for dtype, values in ((whole, found), (half, rounded))
+        for name, value in values.items()
     ]
+    ours = [k for k in found if k.startswith(("sparse_decode", "dots_at")) or "grouped" in k]
+    moved = sum(not found[k].equal(again[k]) for k in ours)
+    checks.append(Check(f"{len(ours)} results of products by pattern, of which the bits change", "float32", moved, 0))
     others, on_cpu = other_kernels(device), other_kernels("cpu")
     return checks + [Check(name, "float32", difference(v, on_cpu[name]), CLOSE) for name, v in others.items()]
 
@@ -251,6 +292,88 @@ def rate(work: Callable[[], Any], amount: float, device: str, seconds: float) ->
         wait()
         taken.append(time.perf_counter() - start)
     return amount / statistics.median(taken)
+
+
+class Cost(NamedTuple):
+    "What an operation and its gradients cost in single precision."
+
+    operation: str
+    how: str
+    ms: float
+    mib: float  # the most that was held beside inputs, result and gradients; 0 on the CPU
+    of_copies: float  # the same, over the memory of one row for every entry
+
+
+def cost(operation: str, how: str, work: Callable[..., Tensor], leaves: list[Tensor], pairs: int, s: Sizes) -> Cost:
+    "The time of a step forwards and backwards, and its memory"
+    device = leaves[0].device.type
+    leaves = [t.requires_grad_() for t in leaves]
+    weight = torch.ones_like(work(*leaves))
+
+    def step() -> tuple[Tensor, ...]:
+        out = work(*leaves)
+        return out, *torch.autograd.grad(out, leaves, weight)
+
+    ms, beside = 1000 / rate(step, 1, device, s.seconds / 5), 0
+    if device == "cuda":
+        torch.cuda.reset_peak_memory_stats()
+        before = torch.cuda.memory_allocated()
+        results = sum(t.nbytes for t in step())
+        beside = torch.cuda.max_memory_allocated() - before - results
+    return Cost(operation, how, ms, beside / 2**20, beside / (4 * pairs * s.width))
+
+
+def sparsify_decoder() -> Callable[..., Tensor] | None:
+    "sparsify's kernels: of this environment, or of that in which benchmarks/train_step.py has installed it"
+    here = importlib.util.find_spec("sparsify")
+    places = [Path(here.origin).parent] if here and here.origin else []
+    places += (ROOT / ".venv" / "peers" / "torch").glob("lib/python*/site-packages/sparsify")
+    for place in places:
+        spec = importlib.util.spec_from_file_location("sparsify_xformers", place / "xformers.py")
+        if spec and spec.loader:
+            module = importlib.util.module_from_spec(spec)
+            spec.loader.exec_module(module)
+            return module.xformers_embedding_bag
+    return None
+
+
+def product_costs(device: str, s: Sizes) -> Iterator[Cost]:
+    "Products by pattern at full size: our kernels, PyTorch's operations in their place, a copied row for every entry"
+    B, D, F, K, P = s.batch, s.width, s.latents, s.active, s.parents
+    draw, generator = (lambda *shape: drawn(*shape).to(device)), torch.Generator().manual_seed(0)
+    rows_of = lambda n, k: torch.randint(n, (B, k), generator=generator).to(device)
+    index_BK, parent_BK = rows_of(F, K), rows_of(P, s.branches)
+    of_latents, of_parents = (lambda: Pattern(index_BK, F)), (lambda: Pattern(parent_BK, P))  # sorted anew each time
+    ours = "Triton" if kernels.kernels_for(draw(1)) else "PyTorch"
+    copied = {
+        "decode": (lambda v, W: torch.einsum("bk,bkd->bd", v, W[index_BK]), [draw(B, K), draw(F, D)]),
+        "dots": (lambda x, W: torch.einsum("bd,bkd->bk", x, W[index_BK]), [draw(B, D), draw(F, D)]),
+    }
+    by_pattern: dict[str, tuple[Callable[..., Tensor], list[Tensor], int]] = {
+        "decode": (lambda v, W: sparse_decode(of_latents(), v, W), copied["decode"][1], B * K),
+        "dots": (lambda x, W: dots_at(of_latents(), x, W), copied["dots"][1], B * K),
+    }
+    frames_PSD, down = draw(P, s.dim, D), lambda x, V: project_down(of_parents(), x, V, path="grouped")
+    up = lambda v, U: project_up(of_parents(), v, U, path="grouped")
+    by_pattern["into subspaces"] = down, [draw(B, D), frames_PSD], B * s.branches
+    by_pattern["out of subspaces"] = up, [draw(B, s.branches, s.dim), frames_PSD], B * s.branches
+    for operation, (work, leaves, pairs) in by_pattern.items():
+        yield cost(operation, ours, work, leaves, pairs, s)
+        if ours == "Triton":
+            none = lambda tensor: None
+            with patch.object(kernels, "kernels_for", none), patch.object(subspaces, "kernels_for", none):
+                yield cost(operation, "PyTorch", work, leaves, pairs, s)
+        if operation in copied:
+            yield cost(operation, "copies", *copied[operation], pairs, s)
+    theirs = sparsify_decoder() if device == "cuda" else None
+    if theirs:
+        yield cost("decode", "sparsify", lambda v, W: theirs(index_BK, W, v), copied["decode"][1], B * K, s)
+
+
+def product_checks(costs: list[Cost]) -> list[Check]:
+    "No kernel of ours holds a row for every entry"
+    ours = [c for c in costs if c.how == "Triton"]
+    return [Check(f"{c.operation}, memory over that of copies", "float32", c.of_copies, 0.5) for c in ours]
 
 
 def capture_rate(device: str, s: Sizes) -> float:
@@ -340,8 +463,15 @@ def peers(rounds: int = 7) -> dict[str, float] | str:
 
 def measured(device: str, s: Sizes) -> dict[str, Any]:
     "All checks and rates; prints a line for each as it comes"
-    began, checks = time.perf_counter(), []
-    for part in (kernel_checks, step_checks, miniature_checks):
+    began, checks, costs = time.perf_counter(), [], []
+
+    def costly_checks(device: str) -> list[Check]:
+        for one in product_costs(device, s):
+            costs.append(one)
+            print(f"     {one.ms:9.3g} ms {one.mib:9,.0f} MiB  {one.operation} and gradients, {one.how}", flush=True)
+        return product_checks(costs)
+
+    for part in (kernel_checks, step_checks, miniature_checks, costly_checks):
         for check in part(device):
             checks.append(check)
             verdict = "ok  " if check.error <= check.allowed else "FAIL"
@@ -362,6 +492,7 @@ def measured(device: str, s: Sizes) -> dict[str, Any]:
         torch=torch.__version__,
         seconds=took,
         checks=[c._asdict() for c in checks],
+        costs=[c._asdict() for c in costs],
         rates=found | told,
         probed=here.rates._asdict(),
         peers=beside,

@@ -12,6 +12,7 @@ import configparser
 import json
 import os
 import re
+import shlex
 import shutil
 import subprocess
 import sys
@@ -43,9 +44,9 @@ def cells(pythons: tuple[str, ...]) -> list[Cell]:
     "The matrix: every Python with the constraints, the oldest and the newest"
     settings = configparser.ConfigParser()
     settings.read(ROOT / "settings.ini")
-    wanted = settings["DEFAULT"]["requirements"].split()
+    wanted = shlex.split(settings["DEFAULT"]["requirements"])
     # what sae-lens brings is partly without wheels, and for another Python pip resolves wheels only
-    dev = [r for r in settings["DEFAULT"]["dev_requirements"].split() if not r.startswith("sae-lens")]
+    dev = [r for r in shlex.split(settings["DEFAULT"]["dev_requirements"]) if not r.startswith("sae-lens")]
     floors = [found for r in wanted if (found := re.match(r"([\w-]+)>=([\d.]+)", r))]
     oldest = [f"{name}=={least if '.' in least else least + '.0'}.*" for name, least in (f.groups() for f in floors)]
     pinned = ["-c", str(ROOT / "constraints.txt")]

@@ -13,7 +13,7 @@ import torch.nn.functional as F
 from torch import Tensor
 
 from ..core import side_by_side
-from .kernels import Pattern, dots_at, full_precision, sparse_decode
+from .kernels import Pattern, dots_at, full_precision, kernels_for, sparse_decode
 
 # %% ../../nbs/10_models/01_subspaces.ipynb #c018
 ComputePath = Literal["dense", "grouped", "sparse", "gather"]
@@ -154,7 +154,11 @@ def project_down(
     "u_bk = V_{i(b,k)} x_b. Cost: B·K·S·D (dense: B·P·S·D)."
     path = path or _path(pattern, down_PSD)
     if path == "grouped":
-        inside_NS = _GroupedDown.apply(x_BD, down_PSD, shift_D, pattern, _autocast_dtype(x_BD))
+        gpu, dtype = kernels_for(x_BD), _autocast_dtype(x_BD)
+        if gpu:
+            inside_NS = gpu.into_subspaces(pattern, x_BD, down_PSD, shift_D, dtype)
+        else:
+            inside_NS = _GroupedDown.apply(x_BD, down_PSD, shift_D, pattern, dtype)
         return inside_NS.view(*pattern.index_BK.shape, down_PSD.shape[1])
     return _project_down(pattern, x_BD, down_PSD, shift_D, path)
 
@@ -185,7 +189,10 @@ def project_up(
     "Σ_k U_{i(b,k)}ᵀ v_bk. Cost: B·K·S·D (dense: B·P·S·D)."
     path = path or _path(pattern, up_PSD)
     if path == "grouped":
-        return _GroupedUp.apply(v_BKS.flatten(0, 1), up_PSD, pattern, _autocast_dtype(v_BKS))
+        gpu, v_NS, dtype = kernels_for(v_BKS), v_BKS.flatten(0, 1), _autocast_dtype(v_BKS)
+        if gpu:
+            return gpu.out_of_subspaces(pattern, v_NS, up_PSD, dtype)
+        return _GroupedUp.apply(v_NS, up_PSD, pattern, dtype)
     return _project_up(pattern, v_BKS, up_PSD, path)
 
 # %% ../../nbs/10_models/01_subspaces.ipynb #c021a_1
