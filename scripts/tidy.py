@@ -61,7 +61,8 @@ def tidy_png(data: str) -> str:
     image = page.convert("RGB")
     if image.width > WIDTH:
         image = image.resize((WIDTH, round(image.height * WIDTH / image.width)), Image.Resampling.LANCZOS)
-    image = image.quantize(256, method=Image.Quantize.MEDIANCUT, dither=Image.Dither.NONE)
+    # the median cut spends its colours on greys, and two lines of a legend then have the same one
+    image = image.quantize(256, method=Image.Quantize.MAXCOVERAGE, kmeans=2, dither=Image.Dither.NONE)
     written = io.BytesIO()
     image.save(written, format="PNG", optimize=True)
     return base64.b64encode(written.getvalue()).decode()
