@@ -232,7 +232,7 @@ def _squares(x_NM: Tensor) -> Tensor:  # […], the squared Frobenius norm of ea
 
 
 # %% ../../nbs/08_estimators/01_batched.ipynb #batched-factor
-def _factor(c_BNN: Tensor) -> tuple[Tensor, Tensor]:  # L with C = LLᵀ, in the memory of C; more than 0 where there is none
+def _factor(c_BNN: Tensor) -> tuple[Tensor, Tensor]:  # L with C = LLᵀ, in the memory of C; not 0 where there is none
     "Cholesky factors from the upper triangles, which they replace. Cost: N³/3 each."
     factor_BNN, info_B = c_BNN.mT, torch.empty(c_BNN.shape[:-2], dtype=torch.int32, device=c_BNN.device)
     torch.linalg.cholesky_ex(factor_BNN, out=(factor_BNN, info_B))
@@ -304,7 +304,8 @@ def _solve_primal(
     sums = m_D @ m_D, m_D @ (nS_DD @ m_D), m_D.square() @ diagonal_D, m_D @ sums_EE[-2, :dim], diagonal_D.sum()
     squares = (_squares(x) for x in (nS_DD, diagonal_D[:, None], mean_D[:, None]))
     c, half, own, cross, trace, above, diagonal, length = torch.stack([*sums, *squares]).tolist()
-    fourth += 4 * (2 * half - own) + 4 * n * c**2 - 4 * cross + 2 * c * total - 3 * n * c**2  # 2·half − own = Σ(x·m)² − nc²
+    along = 2 * half - own + n * c**2  # Σ(x·m)²
+    fourth += 4 * along - 4 * cross + 2 * c * total - 3 * n * c**2
     trace, frobenius = trace / n, (2 * above - diagonal) / n**2
     _refuse(torch.tensor(trace <= 1e-10 * length), [set_index], _EQUAL)
     lw = (torch.tensor(x, dtype=torch.float64) for x in (frobenius, trace, fourth, n))
