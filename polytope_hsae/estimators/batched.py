@@ -230,7 +230,6 @@ def _squares(x_NM: Tensor) -> Tensor:  # […], the squared Frobenius norm of ea
     "Sum of squares in one pass, nothing stored between."
     return torch.linalg.vector_norm(x_NM, dim=(-2, -1)) ** 2
 
-
 # %% ../../nbs/08_estimators/01_batched.ipynb #batched-factor
 def _factor(c_BNN: Tensor) -> tuple[Tensor, Tensor]:  # L with C = LLᵀ, in the memory of C; not 0 where there is none
     "Cholesky factors from the upper triangles, which they replace. Cost: N³/3 each."
@@ -243,7 +242,6 @@ def _solve(factor_BNN: Tensor, rhs_BN1: Tensor) -> Tensor:  # [B, N, 1]
     "(LLᵀ)⁻¹ rhs. Cost: 2N² each."
     half_BN1 = torch.linalg.solve_triangular(factor_BNN, rhs_BN1, upper=False)
     return torch.linalg.solve_triangular(factor_BNN.mT, half_BN1, upper=True)
-
 
 # %% ../../nbs/08_estimators/01_batched.ipynb #c022_4
 def _solve_dual(
@@ -316,7 +314,6 @@ def _solve_primal(
     _refuse((info > 0) | (factor_DD.diagonal().min() ** 2 <= 1e-6 * least), [set_index], _SINGULAR)
     return _solve(factor_DD, mean_D[:, None])[:, 0], mean_D, s
 
-
 # %% ../../nbs/08_estimators/01_batched.ipynb #batched-of-bases
 def _of_bases(kept: dict[int, Tensor], step: PrimalStep, x_RD: Tensor) -> Tensor:  # [d+2, d+2], new memory
     "The signed sum of earlier sets' sums that a step starts from. Cost: one pass over each."
@@ -327,7 +324,6 @@ def _of_bases(kept: dict[int, Tensor], step: PrimalStep, x_RD: Tensor) -> Tensor
     for base, sign in others:
         sums_EE.add_(kept[base], alpha=sign)
     return sums_EE
-
 
 # %% ../../nbs/08_estimators/01_batched.ipynb #c026
 def gather_rows(
