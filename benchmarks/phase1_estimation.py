@@ -65,11 +65,10 @@ def plain_vector(x_ND):
     return (x_ND.mean(0) @ v_D) * v_D
 
 
-def side_by_side(n_plain):
+def side_by_side(loaded, n_plain):
     """Both sides on the embedded model; ours is timed ten times, spread over the plain pass, and averaged, so that a
     busy machine slows both
     """
-    loaded = load_model()
     gamma_VD = unembedding(loaded.model, loaded.tokenizer).weight_VD
     t_geometry, geometry = seconds(lambda: causal_geometry(gamma_VD, shrinkage=0.0))
     g_VD = geometry.tokens(gamma_VD)
@@ -122,9 +121,8 @@ def operations(plan):
     return small + large
 
 
-def draws(n=24, parts=4):
+def draws(loaded, n=24, parts=4):
     "Whole draws of shuffled rows, two at a time, in turns with dense products of as many operations"
-    loaded = load_model()
     gamma_VD = unembedding(loaded.model, loaded.tokenizer).weight_VD
     g_VD = causal_geometry(gamma_VD, shrinkage=0.0).tokens(gamma_VD)
     concepts, rng = build_concepts(load_wordnet(), loaded.tokenizer, "n"), np.random.default_rng(0)
@@ -196,7 +194,8 @@ if __name__ == "__main__":
     parser.add_argument("--save", type=Path, help="folder that gets phase1_estimation.json")
     args = parser.parse_args()
     torch.set_num_threads(2)
-    compared, drawn, table = side_by_side(args.plain), draws(), growth()
+    loaded = load_model()
+    compared, drawn, table = side_by_side(loaded, args.plain), draws(loaded), growth()
     print("\ncost growth on synthetic sets (every eleventh set is the union of ten others)")
     print(table.to_string(index=False, float_format="%.3f", na_rep="-"))
     peak = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 2**20

@@ -225,6 +225,24 @@ _SINGULAR = (
 # %% ../../nbs/08_estimators/01_batched.ipynb #c022_3
 _EQUAL = "has words whose vectors are all equal, so it has no covariance: leave it out, or use the method 'mean'"
 
+# %% ../../nbs/08_estimators/01_batched.ipynb #batched-squares
+def _squares(x_NM: Tensor) -> Tensor:  # […], the squared Frobenius norm of each matrix
+    "Sum of squares in one pass, nothing stored between."
+    return torch.linalg.vector_norm(x_NM, dim=(-2, -1)) ** 2
+
+# %% ../../nbs/08_estimators/01_batched.ipynb #batched-factor
+def _factor(c_BNN: Tensor) -> tuple[Tensor, Tensor]:  # L with C = LLᵀ, in the memory of C; not 0 where there is none
+    "Cholesky factors from the upper triangles, which they replace. Cost: N³/3 each."
+    factor_BNN, info_B = c_BNN.mT, torch.empty(c_BNN.shape[:-2], dtype=torch.int32, device=c_BNN.device)
+    torch.linalg.cholesky_ex(factor_BNN, out=(factor_BNN, info_B))
+    return factor_BNN, info_B
+
+
+def _solve(factor_BNN: Tensor, rhs_BN1: Tensor) -> Tensor:  # [B, N, 1]
+    "(LLᵀ)⁻¹ rhs. Cost: 2N² each."
+    half_BN1 = torch.linalg.solve_triangular(factor_BNN, rhs_BN1, upper=False)
+    return torch.linalg.solve_triangular(factor_BNN.mT, half_BN1, upper=True)
+
 # %% ../../nbs/08_estimators/01_batched.ipynb #c022_4
 def _solve_dual(
     x_RD: Tensor,  # rows of the union measured from the origin, a zero row appended
@@ -246,57 +264,66 @@ def _solve_dual(
     s_B = (
         torch.full_like(n_B, shrinkage)
         if shrinkage is not None
-        else ledoit_wolf_shrinkage(gram_BNN.square().sum((1, 2)) / n_B**2, trace_B, norm_BN.square().sum(1), n_B, dim)
+        else ledoit_wolf_shrinkage(_squares(gram_BNN) / n_B**2, trace_B, _squares(norm_BN[..., None]), n_B, dim)
     )
     _refuse(s_B < 1e-5, batch.sets_B, _SINGULAR)
-    rhs_BN1 = (1 - s_B)[:, None, None] * (x_BND @ mean_BD[..., None])
-    gram_BNN *= (1 - s_B)[:, None, None]
-    gram_BNN.diagonal(dim1=1, dim2=2).add_((n_B * s_B * trace_B / dim)[:, None])
-    factor_BNN, info_B = torch.linalg.cholesky_ex(gram_BNN)
+    norm_BN.add_((n_B * s_B / (1 - s_B).clamp_min(1e-8) * trace_B / dim)[:, None])
+    factor_BNN, info_B = _factor(gram_BNN)
     _refuse(info_B > 0, batch.sets_B, _SINGULAR)
-    return mean_BD - (torch.cholesky_solve(rhs_BN1, factor_BNN).mT @ x_BND)[:, 0], mean_BD, s_B
+    return mean_BD - (_solve(factor_BNN, x_BND @ mean_BD[..., None]).mT @ x_BND)[:, 0], mean_BD, s_B
 
 # %% ../../nbs/08_estimators/01_batched.ipynb #c024
 def _add_moments(
-    sums_EE: Tensor,  # A, changed in place in its lower triangle (and a little above it)
+    sums_EE: Tensor,  # A, changed in place in its upper triangle (and a little below it), and in its last two rows
     x_ND: Tensor,  # rows
     more_N2: Tensor,  # ‖x‖² and 1 of each
     sign: int,  # +1 to add, −1 to take away
 ) -> None:
-    "A ← A ± RᵀR with R = (x, ‖x‖², 1), lower triangle. Cost: 1.25·n·d² in place of 2·n·d²."
+    "A ← A ± RᵀR with R = (x, ‖x‖², 1), upper triangle. Cost: 1.25·n·d² in place of 2·n·d²."
     dim = x_ND.shape[1]
     ends = [dim * i // 4 for i in range(5)]
     for start, end in zip(ends[:-1], ends[1:]):
-        sums_EE[start:dim, start:end].addmm_(x_ND[:, start:].T, x_ND[:, start:end], alpha=sign)
+        sums_EE[start:end, start:dim].addmm_(x_ND[:, start:end].T, x_ND[:, start:], alpha=sign)
     sums_EE[dim:, :dim].addmm_(more_N2.T, x_ND, alpha=sign)
     sums_EE[dim:, dim:].addmm_(more_N2.T, more_N2, alpha=sign)
 
 # %% ../../nbs/08_estimators/01_batched.ipynb #c024_1
 def _solve_primal(
-    sums_EE: Tensor,  # A of one set, (d+2)×(d+2), lower triangle, rows measured from the origin
+    sums_EE: Tensor,  # A of one set, (d+2)×(d+2), upper triangle, rows measured from the origin
     origin_D: Tensor,  # what was subtracted from all rows
     shrinkage: float | None,  # fixed s, or Ledoit–Wolf's when None
     set_index: int,  # for messages
-) -> tuple[Tensor, Tensor, Tensor]:  # u [D], m [D], s
+) -> tuple[Tensor, Tensor, float]:  # u [D], m [D], s
     "C⁻¹m of one set from its sums. Cost: d³/3."
-    n, total, dim = sums_EE[-1, -1], sums_EE[-1, -2], len(origin_D)
+    dim, ((fourth, total), (_, n)) = len(origin_D), sums_EE[-2:, -2:].tolist()
     m_D = sums_EE[-1, :dim] / n
-    S_DD = (sums_EE[:dim, :dim] / n).addr_(m_D, m_D, alpha=-1).tril_()
-    diagonal_D, m, c = S_DD.diagonal(), m_D.double(), m_D.double().square().sum()
-    along_m = 2 * m @ (S_DD @ m_D).double() - m.square() @ diagonal_D.double() + c**2  # Σ(x·m)²/n
-    fourth = sums_EE[dim, dim] + 4 * n * along_m - 4 * m @ sums_EE[dim, :dim].double() + 2 * c * total - 3 * n * c**2
-    trace, frobenius, mean_D = diagonal_D.sum(), 2 * S_DD.square().sum() - diagonal_D.square().sum(), m_D + origin_D
-    _refuse(trace <= 1e-10 * mean_D.square().sum(), [set_index], _EQUAL)
-    s = (
-        torch.tensor(shrinkage).to(m_D)
-        if shrinkage is not None
-        else ledoit_wolf_shrinkage(frobenius, trace, fourth, n, dim).to(m_D)
-    )
-    S_DD *= 1 - s
-    S_DD.diagonal().add_(s * trace / dim)
-    factor_DD, info = torch.linalg.cholesky_ex(S_DD)
-    _refuse((info > 0) | (factor_DD.diagonal().min() ** 2 <= 1e-6 * trace / dim), [set_index], _SINGULAR)
-    return torch.cholesky_solve(mean_D[:, None], factor_DD)[:, 0], mean_D, s
+    nS_DD, mean_D = torch.addr(sums_EE[:dim, :dim], m_D, m_D, alpha=-n).triu_(), m_D + origin_D
+    diagonal_D = nS_DD.diagonal()
+    sums = m_D @ m_D, m_D @ (nS_DD @ m_D), m_D.square() @ diagonal_D, m_D @ sums_EE[-2, :dim], diagonal_D.sum()
+    squares = (_squares(x) for x in (nS_DD, diagonal_D[:, None], mean_D[:, None]))
+    c, half, own, cross, trace, above, diagonal, length = torch.stack([*sums, *squares]).tolist()
+    along = 2 * half - own + n * c**2  # Σ(x·m)²
+    fourth += 4 * along - 4 * cross + 2 * c * total - 3 * n * c**2
+    trace, frobenius = trace / n, (2 * above - diagonal) / n**2
+    _refuse(torch.tensor(trace <= 1e-10 * length), [set_index], _EQUAL)
+    lw = (torch.tensor(x, dtype=torch.float64) for x in (frobenius, trace, fourth, n))
+    s = float(ledoit_wolf_shrinkage(*lw, dim)) if shrinkage is None else shrinkage
+    least = n * trace / dim / max(1 - s, 1e-8)
+    diagonal_D.add_(s * least)
+    factor_DD, info = _factor(nS_DD)
+    _refuse((info > 0) | (factor_DD.diagonal().min() ** 2 <= 1e-6 * least), [set_index], _SINGULAR)
+    return _solve(factor_DD, mean_D[:, None])[:, 0], mean_D, s
+
+# %% ../../nbs/08_estimators/01_batched.ipynb #batched-of-bases
+def _of_bases(kept: dict[int, Tensor], step: PrimalStep, x_RD: Tensor) -> Tensor:  # [d+2, d+2], new memory
+    "The signed sum of earlier sets' sums that a step starts from. Cost: one pass over each."
+    if not step.bases:
+        return x_RD.new_zeros(x_RD.shape[1] + 2, x_RD.shape[1] + 2)
+    (first, sign), *others = step.bases
+    sums_EE = kept[first] * sign
+    for base, sign in others:
+        sums_EE.add_(kept[base], alpha=sign)
+    return sums_EE
 
 # %% ../../nbs/08_estimators/01_batched.ipynb #c026
 def gather_rows(
@@ -355,14 +382,13 @@ def estimate_sets(
     for batch in plan.dual:
         at = batch.sets_B
         vector_SD[at], mean_SD[at], s_S[at] = _solve_dual(x_RD, origin_D, batch, n_S1[at], shrinkage)
-    more_R2 = torch.stack([x_RD.square().sum(1), torch.ones_like(x_RD[:, 0])], 1)
+    more_R2 = torch.stack([torch.linalg.vector_norm(x_RD, dim=1).square(), torch.ones_like(x_RD[:, 0])], 1)
     for step in plan.primal:
-        i, sums = step.set_index, x_RD.new_zeros(x_RD.shape[1] + 2, x_RD.shape[1] + 2)
-        for base, sign in step.bases:
-            sums.add_(kept[base], alpha=sign)
+        i, sums = step.set_index, _of_bases(kept, step, x_RD)
         for rows_N, sign in ((step.plus_N, 1), (step.minus_N, -1)):
-            rows_N = rows_N.to(x_RD.device)
-            _add_moments(sums, x_RD.index_select(0, rows_N), more_R2.index_select(0, rows_N), sign)
+            if len(rows_N):
+                rows_N = rows_N.to(x_RD.device)
+                _add_moments(sums, x_RD.index_select(0, rows_N), more_R2.index_select(0, rows_N), sign)
         vector_SD[i], mean_SD[i], s_S[i] = _solve_primal(sums, origin_D, shrinkage, i)
         kept[i] = sums
         for done in step.last_use:
