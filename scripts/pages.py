@@ -9,6 +9,7 @@ two libraries from elsewhere), and a figure gets words for those who cannot see 
 import ast
 import configparser
 import importlib
+import importlib.util
 import inspect
 import re
 import textwrap
@@ -24,6 +25,7 @@ from nbdev.showdoc import show_doc
 ROOT = Path(__file__).resolve().parent.parent
 PACKAGE = "polytope_hsae"
 IMAGES = {"image/png", "image/svg+xml", "image/jpeg"}
+NEEDS = {"models.triton_kernels": "triton"}  # modules of a package that is not made for every system
 SHOW_DOC = re.compile(r"^show_doc\(.*\)\s*$", re.MULTILINE)
 ALT_LENGTH = 300  # characters
 
@@ -136,6 +138,7 @@ def documented(call: str, module: object) -> str:
     name = ast.unparse(node.args[0])
     obj = eval(compile(ast.Expression(node.args[0]), "show_doc", "eval"), vars(module))
     level = next((k.value.value for k in node.keywords if k.arg == "title_level"), 3)
+    obj = getattr(obj, "_init_fn", obj)  # the function that torch.library made an operation of
     obj = inspect.unwrap(obj.fget if isinstance(obj, property) else obj)
     docs = inspect.cleandoc(obj.__doc__ or "")
     if isinstance(obj, type) and docs.startswith(f"{obj.__name__}("):  # a dataclass or NamedTuple that says nothing
@@ -156,8 +159,12 @@ class ShowDocs(Processor):
     def cell(self, cell) -> None:
         if cell.cell_type != "code" or not (found := SHOW_DOC.search(cell.source)):
             return
-        module = importlib.import_module(f"{PACKAGE}.{self.module}".removesuffix(".__init__").removesuffix("."))
-        cell.cell_type, cell.source = "markdown", documented(found.group(0), module)
+        cell.cell_type, needed = "markdown", NEEDS.get(self.module)
+        if needed and importlib.util.find_spec(needed) is None:
+            cell.source = f"*`{found.group(0)}`: {needed} is not installed where this page was made.*"
+        else:
+            module = importlib.import_module(f"{PACKAGE}.{self.module}".removesuffix(".__init__").removesuffix("."))
+            cell.source = documented(found.group(0), module)
         for key in ("outputs", "execution_count"):
             cell.pop(key, None)
         add_links(cell)
