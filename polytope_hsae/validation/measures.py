@@ -52,7 +52,7 @@ def mean_score(
     words_N, segment_N = _flat(members)
     return np.bincount(segment_N, scores_RS[words_N, segment_N], len(members)) / np.bincount(segment_N)
 
-
+# %% ../../nbs/09_validation/03_measures.ipynb #separation-auc
 def separation_auc(
     scores_RS: np.ndarray,  # projection of every row on every synset's vector
     members: list[LongTensor],  # words of each synset
@@ -82,9 +82,7 @@ def measure(
     plan: SimplexPlan,
     vectors: Vectors,
 ) -> Measures:
-    """All statistics of one draw, on the CPU.
-
-    Cost beside the vectors: one GEMM of R·(S + A)·D where the rows are, and gathers."""
+    "All statistics of one draw, on the CPU. Cost beside the vectors: one GEMM of R·(S + A)·D, and gathers."
     plain = lambda x: x.cpu().numpy() if isinstance(x, Tensor) else x
     parent_E, child_E = study.edges_E2.T
     apart_child = child_E[study.apart_A]
