@@ -34,11 +34,12 @@ def pooled(
     found: Sequence[Interval],  # of one question, all finite
     relative: bool = False,  # treated/control − 1
     alike_KK: np.ndarray | None = None,  # correlations of their errors, 0 on the diagonal; None: none
-) -> tuple[Interval, float]:  # n_rows: the fewest seeds, n_columns: concepts of all; and the p of Cochran's Q
+    df_K: Sequence[float] | None = None,  # degrees of freedom of their errors; None: many
+) -> tuple[Interval, float]:  # n_rows: the fewest seeds, n_columns: the columns of all; and the p of Cochran's Q
     "Estimates averaged by the precision of their intervals, and whether they differ"
     value_K, error_K = _estimates(found, relative)
     shared_KK = np.zeros(2 * value_K.shape) if alike_KK is None else alike_KK * np.outer(error_K, error_K)
-    (mean,), (error,) = averaged(value_K[:, None], error_K[:, None], shared_KK[..., None])
+    (mean,), (error,) = averaged(value_K[:, None], error_K[:, None], shared_KK[..., None], df_K)
     sides = (mean + side * Z95 * error for side in (0, -1, 1))
     back = np.expm1 if relative else np.positive
     joint = Interval(*(float(back(x)) for x in sides), min(i.n_rows for i in found), sum(i.n_columns for i in found))
@@ -49,21 +50,27 @@ def _interval(r: "Result | Null", n_rows: int) -> Interval:
     return Interval(r.value, r.low, r.high, n_rows, 1)
 
 
-def _joint_null(nulls: Sequence["Null | None"], relative: bool, alike_KK: np.ndarray) -> Null:  # of one control
+def _joint_null(
+    nulls: Sequence["Null | None"],  # of one control
+    relative: bool,
+    alike_KK: np.ndarray,  # correlations of the errors
+    same_KK: np.ndarray,  # 1 where two runs are on one model
+) -> Null:
     "A control's change over the runs where it is live"
-    at = [k for k, null in enumerate(nulls) if null and null.low is not None]
+    at = [k for k, null in enumerate(nulls) if null and null.low is not None and (null.low > -1 or not relative)]
     if not at:
         return Null(value=float("nan"), n=0)
-    live, alike_KK = [nulls[k] for k in at], alike_KK[np.ix_(at, at)]
-    found, _ = pooled([_interval(null, null.n) for null in live], relative, alike_KK)
-    z_K = stats.norm.isf([null.p for null in live])
-    p = float(stats.norm.sf(z_K.sum() / np.sqrt(len(live) + alike_KK.sum())))  # Stouffer's, of correlated p-values
+    live, left = [nulls[k] for k in at], np.ix_(at, at)
+    found, _ = pooled([_interval(null, null.n) for null in live], relative, alike_KK[left])
+    p_K = np.clip([1.0 if null.p is None else null.p for null in live], 1e-6, 1 - 1e-6)  # none outvotes all others
+    # Stouffer's, of p-values that are wholly correlated on one model: what a control shares with the teacher is not known
+    p = float(stats.norm.sf(stats.norm.isf(p_K).sum() / np.sqrt(len(live) + same_KK[left].sum())))
     return Null(value=found.value, low=found.low, high=found.high, n=sum(null.n for null in live), p=p)
 
 
 def _alike(found: Sequence[Result], relative: bool, models: "Sequence[Hashable] | None") -> np.ndarray:  # K×K
     "Correlations of the errors: what concepts vary by, or everything where that is not known"
-    _, error_K = _estimates([_interval(r, len(r.seeds)) for r in found], relative)
+    error_K = np.maximum(_estimates([_interval(r, len(r.seeds)) for r in found], relative)[1], 1e-12)
     concept_K = [r.spread.concept**2 / r.spread.n_concepts if r.spread else np.inf for r in found]
     shared_KK = shared_errors(np.minimum(concept_K, np.square(error_K))[:, None], models)[..., 0]
     return shared_KK / np.outer(error_K, error_K)
@@ -75,10 +82,12 @@ def joint_result(
     models: Sequence[Hashable] | None = None,  # runs with the same entry meet the same concepts; None: no two do
 ) -> Result:  # its note begins with whether the runs differ
     "One difference over several runs, judged like one"
-    alike_KK = _alike(found, target.relative, models)
-    joint, differ = pooled([_interval(r, len(r.seeds)) for r in found], target.relative, alike_KK)
+    alike_KK, same_KK = _alike(found, target.relative, models), shared_errors(np.ones((len(found), 1)), models)[..., 0]
+    df_K = [len(r.seeds) - 1 if r.n_unit == "seeds" else np.inf for r in found]
+    joint, differ = pooled([_interval(r, len(r.seeds)) for r in found], target.relative, alike_KK, df_K)
     names = dict.fromkeys(name for r in found for name in r.nulls)
-    nulls = {name: _joint_null([r.nulls.get(name) for r in found], target.relative, alike_KK) for name in names}
+    of_all = lambda name: [r.nulls.get(name) for r in found]
+    nulls = {name: _joint_null(of_all(name), target.relative, alike_KK, same_KK) for name in names}
     controls = {name: null for name, null in nulls.items() if name not in REFERENCES}
     judged = dict(verdict=target_verdict(joint, target), note=f"do they differ? p = {differ:.2g}")
     first, n = found[0], sum(r.n for r in found)
@@ -93,8 +102,9 @@ def joint_primaries(
     models: Sequence[Hashable] | None = None,  # runs with the same entry meet the same concepts; None: no two do
 ) -> list[Primary]:  # in the order of `eval.primary`
     "The primaries over all runs, with Holm's correction"
-    known = [[p.result for p in found if p.result and p.result.low is not None] for found in zip(*runs)]
     targets = [targets_of(cfg)[ENDPOINTS[name][0]] for name in cfg.eval.primary]
+    finite = lambda r, target: r and r.low is not None and (r.low > -1 or not target.relative)
+    known = [[p.result for p in found if finite(p.result, t)] for found, t in zip(zip(*runs), targets)]
     asked = [(found, target) for found, target in zip(known, targets) if len(found) == len(runs)]
     return primary_endpoints([joint_result(found, target, models) for found, target in asked], cfg)
 
@@ -131,7 +141,8 @@ def families_power(
         target = targets_of(cfg)[ENDPOINTS[endpoint][0]]
         sized: list[Spread] = [spread.model_copy(update=more) for spread in spreads]
         for who, some, of in [*((name, [s], None) for name, s in zip(runs, sized)), ("together", sized, models)]:
-            alone, last = (chances(some, target, rng, LEVEL / n, of) for n in (1, len(cfg.eval.primary)))
+            asked = dict(models=of, any_seed=who != "together")
+            alone, last = (chances(some, target, rng, LEVEL / n, **asked) for n in (1, len(cfg.eval.primary)))
             rows[endpoint, who] = (*alone, *last)
     index = pd.MultiIndex.from_tuples(rows, names=["endpoint", "run"])
     return pd.DataFrame(list(rows.values()), index, ["answered", "false met", "answered last", "false met last"])

@@ -166,10 +166,11 @@ def chances(
     rng: np.random.Generator,
     level: float = LEVEL,  # one-sided
     models: Sequence[Hashable] | None = None,  # studies with the same entry meet the same concepts; None: no two do
+    any_seed: bool = True,  # no single seed may decide
 ) -> tuple[float, float]:
     "The chance to see an effect as large as the target, and that of a false *met*"
     size, gain = _distance(target), (target.bound > 0) == target.at_least
-    of = lambda effect, bound: power(spreads, effect, bound, rng, level=level, models=models)
+    of = lambda effect, bound: power(spreads, effect, bound, rng, level=level, models=models, any_seed=any_seed)
     return of(size, 0.0), of(0.0, size if gain else 0.0)
 
 # %% ../../nbs/16_experiment/18_primary.ipynb #power-rows

@@ -11,27 +11,33 @@ from typing import Hashable, Sequence
 import numpy as np
 from scipy import stats
 
+from ..core import UserError
+
 # %% ../../nbs/04_stats/05_average.ipynb #shared
 def shared_errors(
     by_concept_KN: np.ndarray,  # variance of each study's mean that its concepts bring; N studies of each kind at once
     models: Sequence[Hashable] | None = None,  # studies with the same entry meet the same concepts; None: no two do
 ) -> np.ndarray:  # K×K×N, covariances of the means; 0 on the diagonal
-    "What the errors of two studies have in common at most"
+    "What the errors of two studies have in common if they share all of it. Raises UserError unless all have a model."
     K = len(by_concept_KN)
     names = list(range(K)) if models is None else list(models)
+    if len(names) != K:
+        raise UserError(f"{len(names)} models of {K} studies; name the model of every study")
     same_KK = np.array([[a == b and k != l for l, b in enumerate(names)] for k, a in enumerate(names)])
-    return same_KK[..., None] * np.minimum(by_concept_KN[:, None], by_concept_KN)
+    return same_KK[..., None] * np.sqrt(by_concept_KN[:, None] * by_concept_KN)
 
 # %% ../../nbs/04_stats/05_average.ipynb #averaged
 def averaged(
     value_KN: np.ndarray,  # K studies, N cases at once
     error_KN: np.ndarray,  # their standard errors
     shared_KKN: np.ndarray,  # of `shared_errors`
+    df_K: "Sequence[float] | None" = None,  # degrees of freedom of their errors; None: many
 ) -> tuple[np.ndarray, np.ndarray]:  # N each
     "Average by precision, and its standard error"
     weight_KN = np.maximum(error_KN, 1e-12) ** -2.0
     weight_KN /= weight_KN.sum(0)
-    own_N = np.square(weight_KN * error_KN).sum(0)
+    lucky_N = 1 if df_K is None else 1 + 4 * (weight_KN * (1 - weight_KN) / np.asarray(df_K)[:, None]).sum(0)
+    own_N = np.square(weight_KN * error_KN).sum(0) * lucky_N
     return (weight_KN * value_KN).sum(0), np.sqrt(own_N + np.einsum("kn,kln,ln->n", weight_KN, shared_KKN, weight_KN))
 
 # %% ../../nbs/04_stats/05_average.ipynb #disagree

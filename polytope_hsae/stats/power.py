@@ -67,20 +67,22 @@ def power(
     draws: int = 2000,  # studies
     level: float = 0.025,  # one-sided, of the interval
     models: Sequence[Hashable] | None = None,  # studies with the same entry meet the same concepts; None: no two do
+    any_seed: bool = True,  # no single seed may decide
 ) -> float:  # share of studies
     "How often studies of this spread and size would find an effect beyond a bound. Memory: draws × seeds × concepts."
     if min(spread.n_seeds for spread in spreads) < MIN_SEEDS:
         return 0.0
-    names, most = list(models or range(len(spreads))), max(spread.n_concepts for spread in spreads)
+    names, most = list(range(len(spreads)) if models is None else models), max(spread.n_concepts for spread in spreads)
     met = {name: rng.standard_normal((draws, most)) for name in dict.fromkeys(names)}
-    drawn = [_studies(spread, effect, met[name], rng, level) for spread, name in zip(spreads, names)]
+    drawn = [_studies(spread, effect, met[name], rng, level) for spread, name in zip(spreads, names, strict=True)]
     means, halves, shared = zip(*drawn)
+    df_K = [spread.n_seeds - 1 if spread.n_concepts == 1 else math.inf for spread in spreads]
     shared_KKN, found_N = shared_errors(np.stack(shared), names), np.ones(draws, bool)
     for left, of_study in enumerate(means):
-        for k in range(len(of_study)):  # one study without one of its seeds, the others whole
+        for k in range(len(of_study) if any_seed else 1):  # one study without one of its seeds, the others whole
             row = [k * (i == left) for i in range(len(drawn))]
             mean_KN, half_KN = (np.stack([of[r] for of, r in zip(each, row)]) for each in (means, halves))
-            mean_N, half_N = averaged(mean_KN, half_KN, shared_KKN)
+            mean_N, half_N = averaged(mean_KN, half_KN, shared_KKN, df_K)
             found_N &= mean_N - half_N >= bound
     return float(found_N.mean())
 
