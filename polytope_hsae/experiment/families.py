@@ -82,7 +82,8 @@ def joint_result(
     models: Sequence[Hashable] | None = None,  # runs with the same entry meet the same concepts; None: no two do
 ) -> Result:  # its note begins with whether the runs differ
     "One difference over several runs, judged like one"
-    alike_KK, same_KK = _alike(found, target.relative, models), shared_errors(np.ones((len(found), 1)), models)[..., 0]
+    alike_KK = _alike(found, target.relative, models)
+    same_KK = shared_errors(np.ones((len(found), 1)), models)[..., 0]
     df_K = [len(r.seeds) - 1 if r.n_unit == "seeds" else np.inf for r in found]
     joint, differ = pooled([_interval(r, len(r.seeds)) for r in found], target.relative, alike_KK, df_K)
     names = dict.fromkeys(name for r in found for name in r.nulls)
