@@ -63,7 +63,7 @@ def _joint_null(
     live, left = [nulls[k] for k in at], np.ix_(at, at)
     found, _ = pooled([_interval(null, null.n) for null in live], relative, alike_KK[left])
     p_K = np.clip([1.0 if null.p is None else null.p for null in live], 1e-6, 1 - 1e-6)  # none outvotes all others
-    # Stouffer's, of p-values that are wholly correlated on one model: what a control shares with the teacher is not known
+    # Stouffer's, p-values of one model taken as wholly correlated: how much they are is not known
     p = float(stats.norm.sf(stats.norm.isf(p_K).sum() / np.sqrt(len(live) + same_KK[left].sum())))
     return Null(value=found.value, low=found.low, high=found.high, n=sum(null.n for null in live), p=p)
 
