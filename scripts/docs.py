@@ -37,6 +37,8 @@ PHASE_NOTES = {
 KINDS = {".ipynb", ".css", ".html", ".json", ".png", ".svg"}  # of files that the site is made of
 NUMBER = re.compile(r"^\d+[a-zA-Z0-9]*_")  # nbdev drops it from the name of a page
 LINK = re.compile(r"(?<=\]\()([^)\s]+)(?=\))")
+# a name in code marks that stands in a link is linked once more
+WITHIN = re.compile(r"\[\[[^\]\n]*\]\([^)\n]*\)\]\([^)\n]*\)")
 CODE = re.compile(r"(^```.*?^```[^\S\n]*$)", re.MULTILINE | re.DOTALL)
 ANCHOR = re.compile(r"\{#([\w.-]+)\}|<a id=\"([\w.-]+)\"")
 BESIDE = {"CHANGELOG.md": "changelog.md", "CONTRIBUTING.md": "contributing.md"}  # pages whose source is not below nbs/
@@ -153,18 +155,19 @@ def from_page(link: str, source: str, known: dict[str, set[str]]) -> str:
     return repository(here, "tree" if (ROOT / here).is_dir() else "blob") + mark + anchor
 
 
-def relink(source: str, known: dict[str, set[str]]) -> None:
-    "Mend the links of one page, in its prose and in the markdown it shows"
-    target = PROC / str(page_of(source))
+def relink(source: str, known: dict[str, set[str]]) -> list[str]:
+    "Mend the links of one page, in its prose and in the markdown it shows; returns links that have another one within"
+    target, findings = PROC / str(page_of(source)), []
 
     def mended(text: str) -> str:
         prose = CODE.split(text)  # every second part is a block of code
+        findings.extend(f"{source}: a link within a link, {m[0]}" for part in prose[::2] for m in WITHIN.finditer(part))
         prose[::2] = [LINK.sub(lambda m: from_page(m.group(1), source, known), part) for part in prose[::2]]
         return "".join(prose)
 
     if source in BESIDE:
         target.write_text(mended((ROOT / source).read_text(encoding="utf-8")), encoding="utf-8")
-        return
+        return findings
     notebook = read_nb(target)
     for cell in notebook.cells:
         if cell.cell_type == "markdown":
@@ -174,6 +177,7 @@ def relink(source: str, known: dict[str, set[str]]) -> None:
             if "text/markdown" in data:
                 data["text/markdown"] = mended("".join(data["text/markdown"]))
     write_nb(notebook, target)
+    return findings
 
 
 def make_pages() -> list[str]:
@@ -188,7 +192,7 @@ def make_pages() -> list[str]:
     made = [p for p in notebooks if (PROC / page_name(p)).is_file()]
     known = {page_name(p): anchors(page_name(p)) for p in made}
     for source in [f"nbs/{path}" for path in made] + list(BESIDE):
-        relink(source, known)
+        findings += relink(source, known)
     for path in set(paths) - set(notebooks):
         (PROC / path).parent.mkdir(parents=True, exist_ok=True)
         shutil.copy2(NBS / path, PROC / path)
