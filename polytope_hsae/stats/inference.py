@@ -24,23 +24,30 @@ def subtree_weights(
     counts = rng.multinomial(n_clusters, np.full(n_clusters, 1 / n_clusters), size=n_boot)
     return counts[:, cluster_U]
 
+# %% ../../nbs/04_stats/00_inference.ipynb #inference-medians
+def _medians(values_U: np.ndarray, weights_UB: np.ndarray) -> np.ndarray:  # [B]
+    "Weighted medians of one row of values: the mean of the values at which half the weight is reached and passed"
+    order = np.argsort(values_U, kind="stable")
+    twice_UB = np.cumsum(weights_UB[order], axis=0, dtype=np.int32) * 2
+    whole_B, sorted_U = twice_UB[-1] // 2, values_U[order]
+    reached_B, passed_B = (under_UB.sum(0, dtype=np.int32) for under_UB in (twice_UB < whole_B, twice_UB <= whole_B))
+    return (sorted_U[reached_B] + sorted_U[passed_B]) / 2
+
 # %% ../../nbs/04_stats/00_inference.ipynb #c007
 def weighted_medians(
-    values_U: np.ndarray,  # one number per unit, finite
+    values: np.ndarray,  # [U] one number per unit, finite; or several such rows, [N, U]
     weights_BU: np.ndarray,  # whole-number weights, one row per resample, no empty row
-) -> np.ndarray:  # [B] median of each resample
-    "Median of every resample, equal to np.median of the repeated values. Cost: one sort and one cumulative sum."
-    values_U = np.asarray(values_U, dtype=np.float64)
-    if not np.isfinite(values_U).all():
+) -> np.ndarray:  # [B] or [N, B] median of each resample
+    "Median of every resample, equal to np.median of the repeated values. Cost: a sort and a cumulative sum per row."
+    values = np.asarray(values, dtype=np.float64)
+    if not np.isfinite(values).all():
         raise UserError(
-            f"{(~np.isfinite(values_U)).sum()} of {values_U.size} values are not finite; "
+            f"{(~np.isfinite(values)).sum()} of {values.size} values are not finite; "
             "drop and count them before resampling"
         )
-    order = np.argsort(values_U, kind="stable")
-    running_BU = np.cumsum(weights_BU[:, order], axis=1)
-    half_B1 = running_BU[:, -1:] / 2
-    lower_B, upper_B = (running_BU >= half_B1).argmax(1), (running_BU > half_B1).argmax(1)
-    return (values_U[order][lower_B] + values_U[order][upper_B]) / 2
+    weights_UB = np.ascontiguousarray(weights_BU.T, dtype=np.int32)  # whole rows are read in any order of the units
+    medians = [_medians(values_U, weights_UB) for values_U in np.atleast_2d(values)]
+    return np.stack(medians) if values.ndim > 1 else medians[0]
 
 # %% ../../nbs/04_stats/00_inference.ipynb #c011
 def percentile_interval(

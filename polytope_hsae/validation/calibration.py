@@ -17,7 +17,7 @@ from scipy.sparse import csr_matrix
 from scipy.stats import norm
 from torch import Tensor
 
-from ..core import side_by_side
+from ..core import read_ahead, side_by_side
 from ..estimators.batched import plan_estimation
 from ..estimators.lda import concept_vectors
 from ..results import Null, Result, Verdict
@@ -52,6 +52,35 @@ def concept_axes(
     toward_SD = parent_SD / np.where(long_S > 0, long_S, 1)[:, None]
     return np.cos(turn_S)[:, None] * axis_SD + np.sin(turn_S)[:, None] * toward_SD
 
+# %% ../../nbs/09_validation/10_calibration.ipynb #chances
+SHARED = 0.5  # share of the noise's variance that the forms of a lemma have in common
+
+
+class _Chances(NamedTuple):
+    "All that is random in a world. Its strengths are not, so worlds can be drawn before these are known."
+
+    axis_SD: np.ndarray  # of `concept_axes`
+    form_RD: np.ndarray  # noise of each word
+    lemma_GD: np.ndarray  # noise that the forms of a lemma have in common
+
+
+def _chances(
+    study: Study, dim: int, rng: np.random.Generator, tilt: float = 0.0, shared: float = SHARED
+) -> _Chances:
+    "Draw a world. Cost: R·D normal numbers."
+    normal = lambda n, variance: np.float32(variance**0.5) * rng.standard_normal((n, dim), dtype=np.float32)
+    axis_SD, n_groups = concept_axes(study, dim, rng, tilt), int(word_groups(study).max()) + 1
+    return _Chances(axis_SD, normal(len(study.used_R), 1 - shared), normal(n_groups, shared))
+
+
+def _rows(study: Study, strength_S: np.ndarray, chances: _Chances) -> Tensor:  # [R, D] float32
+    "The rows of a world that was drawn, at these strengths"
+    ends = np.cumsum([0] + [len(t) for t in study.token_sets])
+    words = torch.cat(list(study.token_sets)).numpy(), ends
+    member_SR = csr_matrix((np.ones(ends[-1], dtype=np.float32), *words), (len(strength_S), len(study.used_R)))
+    rows_RD = member_SR.T @ (strength_S[:, None] * chances.axis_SD).astype(np.float32) + chances.form_RD
+    return torch.from_numpy(rows_RD + chances.lemma_GD[word_groups(study).numpy()])
+
 # %% ../../nbs/09_validation/10_calibration.ipynb #rows
 def planted_rows(
     study: Study,
@@ -59,17 +88,10 @@ def planted_rows(
     dim: int,
     rng: np.random.Generator,
     tilt: float = 0.0,  # degrees off the right angle
-    shared: float = 0.5,  # share of the noise's variance that the forms of a lemma have in common
+    shared: float = SHARED,  # share of the noise's variance that the forms of a lemma have in common
 ) -> Tensor:  # [R, D] float32
     "Rows of a world with the study's words: the sum of the vectors of a word's synsets, and noise. Cost: R·D numbers."
-    ends = np.cumsum([0] + [len(t) for t in study.token_sets])
-    words = torch.cat(list(study.token_sets)).numpy(), ends
-    member_SR = csr_matrix((np.ones(ends[-1], dtype=np.float32), *words), (len(strength_S), len(study.used_R)))
-    group_R = word_groups(study).numpy()
-    normal = lambda n, variance: np.float32(variance**0.5) * rng.standard_normal((n, dim), dtype=np.float32)
-    vector_SD = (strength_S[:, None] * concept_axes(study, dim, rng, tilt)).astype(np.float32)
-    rows_RD = member_SR.T @ vector_SD + normal(len(study.used_R), 1 - shared)
-    return torch.from_numpy(rows_RD + normal(group_R.max() + 1, shared)[group_R])
+    return _rows(study, strength_S, _chances(study, dim, rng, tilt, shared))
 
 # %% ../../nbs/09_validation/10_calibration.ipynb #matched
 class Matched(NamedTuple):
@@ -93,15 +115,17 @@ def match_strengths(
     n_steps: int = 8,
     within: tuple[float, float] = (0.2, 8.0),  # smallest and largest strength
 ) -> Matched:
-    "Strengths by damped steps on the log-odds. Cost: two estimations of the training words and two worlds a step."
+    """Strengths by damped steps on the log-odds.
+
+    Cost: two estimations of the training words and two worlds a step, side by side; the next two are drawn meanwhile.
+    """
     plan, dim = plan_estimation(study.lemma_train, rows_RD.shape[1]), rows_RD.shape[1]
     held_out = lambda x_RD: mean_projection(x_RD, study.lemma_test, concept_vectors(x_RD, plan, "lda")).cpu().numpy()
     target_S = held_out(rows_RD)
     strength_S, equal_S = np.full(len(target_S), 2.0), np.full(len(target_S), 2.0)
-    for _ in range(n_steps):
-        found_S, found = (
-            held_out(planted_rows(study, b_S, dim, rng).to(rows_RD.device)) for b_S in (strength_S, equal_S)
-        )
+    of_world = lambda world: held_out(_rows(study, *world).to(rows_RD.device))
+    for two in read_ahead([_chances(study, dim, rng) for _ in range(2)] for _ in range(n_steps)):
+        found_S, found = side_by_side(of_world, zip((strength_S, equal_S), two), rows_RD.device)
         error = float(np.median(np.abs(found_S - target_S)))
         strength_S = np.clip(strength_S * (_odds(target_S) / _odds(found_S)) ** 0.35, *within)
         equal_S = np.clip(equal_S * (_odds(np.median(target_S)) / _odds(np.median(found))) ** 0.5, *within)

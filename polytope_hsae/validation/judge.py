@@ -133,7 +133,7 @@ def _offset(
     boot_B = weighted_medians(off_U, weights_BU)
     p, (low, high) = tost_p(boot_B, margin), percentile_interval(boot_B)
     passed = {
-        null: np.mean([tost_p(weighted_medians(draw, weights_BU), margin) <= alpha for draw in values])
+        null: np.mean([tost_p(boot, margin) <= alpha for boot in weighted_medians(values, weights_BU)])
         for null, values in off.items()
         if np.isfinite(values).all()
     }
