@@ -2,6 +2,7 @@
 
 *Sparse*: features like codes, mostly silent, each reader's own, of sizes and rates that differ from latent to latent.
 *Whole*: wide standardised inputs shared by all readers, whose variance differs from axis to axis.
+All on one thread.
 Run: python benchmarks/probes.py [--concepts 34] [--rounds 3]
 """
 
@@ -13,6 +14,7 @@ import numpy as np
 from scipy.optimize import minimize
 from scipy.special import expit
 from sklearn.linear_model import LogisticRegression
+from threadpoolctl import threadpool_limits
 
 from polytope_hsae.metrics.probing import LinearProbes, fit_probes
 
@@ -94,4 +96,5 @@ def main() -> None:
 
 
 if __name__ == "__main__":
-    main()
+    with threadpool_limits(1):  # two pools of BLAS threads would spin and slow SciPy's minimiser fourfold, ours as well
+        main()

@@ -7,7 +7,7 @@ __all__ = ['DualBatch', 'PrimalStep', 'EstimationPlan', 'plan_estimation', 'ledo
            'estimate_sets']
 
 # %% ../../nbs/08_estimators/01_batched.ipynb #c003
-from typing import NamedTuple, Sequence
+from typing import NamedTuple, Sequence, TypeVar
 
 import numpy as np
 import torch
@@ -185,13 +185,16 @@ def plan_estimation(
     )
 
 # %% ../../nbs/08_estimators/01_batched.ipynb #c019
+_Scalars = TypeVar("_Scalars", Tensor, float)  # a number per set, or that of one set
+
+
 def ledoit_wolf_shrinkage(
-    frobenius: Tensor | float,  # ‖S‖²_F
-    trace: Tensor | float,  # tr S
-    fourth: Tensor | float,  # Σ_k ‖x_k − m‖⁴
-    n: Tensor | float,  # rows
+    frobenius: _Scalars,  # ‖S‖²_F
+    trace: _Scalars,  # tr S
+    fourth: _Scalars,  # Σ_k ‖x_k − m‖⁴
+    n: _Scalars,  # rows
     dim: int,  # d
-) -> Tensor | float:  # s in [0, 1]
+) -> _Scalars:  # s in [0, 1]
     "Ledoit–Wolf's optimal shrinkage towards (tr S/d)·I from three traces, of many sets or of one. O(1) per set."
     beta = (fourth / n - frobenius) / n
     delta = frobenius - trace**2 / dim

@@ -18,6 +18,7 @@ from scipy import sparse
 from scipy.optimize import minimize
 from scipy.special import expit
 from scipy.stats import rankdata
+from threadpoolctl import ThreadpoolController
 from torch import Tensor
 
 from ..core import UserError
@@ -121,9 +122,9 @@ def fit_probes(
         value = (weight_NC * np.logaddexp(0, -margin_NC)).sum() + 0.5 * (np.square(readers.weight_CK) @ ridge_K).sum()
         return value, np.concatenate([(slope_NC.T @ x + ridge_K * readers.weight_CK).ravel(), slope_NC.sum(0)])
 
-    found = minimize(
-        loss, np.zeros(C * K + C), jac=True, method="L-BFGS-B", options=dict(maxiter=300, ftol=tol, gtol=1e-6)
-    ).x
+    how = dict(jac=True, method="L-BFGS-B", options=dict(maxiter=300, ftol=tol, gtol=1e-6))
+    with ThreadpoolController().select(internal_api="openblas").limit(limits=1):  # or two pools would spin, see above
+        found = minimize(loss, np.zeros(C * K + C), **how).x
     return LinearProbes((found[: C * K].reshape(C, K) * scale_K) @ basis_KK.T, found[C * K :])
 
 # %% ../../nbs/11_metrics/02_probing.ipynb #c009_2

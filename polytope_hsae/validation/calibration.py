@@ -64,9 +64,7 @@ class _Chances(NamedTuple):
     lemma_GD: np.ndarray  # noise that the forms of a lemma have in common
 
 
-def _chances(
-    study: Study, dim: int, rng: np.random.Generator, tilt: float = 0.0, shared: float = SHARED
-) -> _Chances:
+def _chances(study: Study, dim: int, rng: np.random.Generator, tilt: float = 0.0, shared: float = SHARED) -> _Chances:
     "Draw a world. Cost: R·D normal numbers."
     normal = lambda n, variance: np.float32(variance**0.5) * rng.standard_normal((n, dim), dtype=np.float32)
     axis_SD, n_groups = concept_axes(study, dim, rng, tilt), int(word_groups(study).max()) + 1
