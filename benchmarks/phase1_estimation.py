@@ -6,11 +6,12 @@ Ours is
 function of the number of synsets, of words per synset, of d, and the cost of the geometry as a function of V and d,
 on synthetic data.
 
-    python benchmarks/phase1_estimation.py [--plain N] [--save FOLDER]
+    python benchmarks/phase1_estimation.py [--plain N] [--also MODEL] [--save FOLDER]
 
 Then whole draws of a null, as phase 1 makes a hundred of them: rows of other words, vectors of all word sets of the
 study (whole, halves by lemma and by form, parents without a child's words), every statistic. Two go side by side, in
-turns with dense products of the same number of operations: what no exact draw of this kind can be faster than.
+turns with dense products of the same number of operations: what no exact draw of this kind can be faster than. With
+--also the same on a second model, such as gemma-3-270m.
 
 Prints tables, with --save writes them to FOLDER/phase1_estimation.json (plotted by
 nbs/benchmarks/phase1_estimation.ipynb), and ends with
@@ -191,11 +192,14 @@ if __name__ == "__main__":
     parser.add_argument(
         "--plain", type=int, default=0, help="synsets on the plain side (0: all; fewer are extrapolated and said so)"
     )
+    parser.add_argument("--also", help="a second model whose draws are measured")
     parser.add_argument("--save", type=Path, help="folder that gets phase1_estimation.json")
     args = parser.parse_args()
     torch.set_num_threads(2)
     loaded = load_model()
-    compared, drawn, table = side_by_side(loaded, args.plain), draws(loaded), growth()
+    compared, drawn = side_by_side(loaded, args.plain), draws(loaded)
+    also = {"also": draws(load_model(args.also), n=8, parts=2) | {"model": args.also}} if args.also else {}
+    table = growth()
     print("\ncost growth on synthetic sets (every eleventh set is the union of ten others)")
     print(table.to_string(index=False, float_format="%.3f", na_rep="-"))
     peak = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 2**20
@@ -208,7 +212,7 @@ if __name__ == "__main__":
             "cpu": platform.machine(),
         }
         rows = [{k: v for k, v in row.items() if v == v} for row in table.to_dict("records")]  # without NaN
-        found = {"machine": machine, "peak_gib": peak, "side_by_side": compared, "draw": drawn, "growth": rows}
+        found = {"machine": machine, "peak_gib": peak, "side_by_side": compared, "draw": drawn, "growth": rows} | also
         args.save.mkdir(parents=True, exist_ok=True)
         (args.save / "phase1_estimation.json").write_text(json.dumps(found, indent=1) + "\n")
     print(f"RATIO phase1 {compared['ratio']:.1f}")
