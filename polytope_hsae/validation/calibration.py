@@ -60,15 +60,16 @@ class _Chances(NamedTuple):
     "All that is random in a world. Its strengths are not, so worlds can be drawn before these are known."
 
     axis_SD: np.ndarray  # of `concept_axes`
-    form_RD: np.ndarray  # noise of each word
-    lemma_GD: np.ndarray  # noise that the forms of a lemma have in common
+    noise_RD: np.ndarray  # of each word, and of each lemma
 
 
 def _chances(study: Study, dim: int, rng: np.random.Generator, tilt: float = 0.0, shared: float = SHARED) -> _Chances:
     "Draw a world. Cost: R·D normal numbers."
     normal = lambda n, variance: np.float32(variance**0.5) * rng.standard_normal((n, dim), dtype=np.float32)
-    axis_SD, n_groups = concept_axes(study, dim, rng, tilt), int(word_groups(study).max()) + 1
-    return _Chances(axis_SD, normal(len(study.used_R), 1 - shared), normal(n_groups, shared))
+    axis_SD, group_R = concept_axes(study, dim, rng, tilt), word_groups(study).numpy()
+    noise_RD = normal(len(group_R), 1 - shared)
+    noise_RD += normal(group_R.max() + 1, shared)[group_R]
+    return _Chances(axis_SD, noise_RD)
 
 
 def _rows(study: Study, strength_S: np.ndarray, chances: _Chances) -> Tensor:  # [R, D] float32
@@ -76,8 +77,9 @@ def _rows(study: Study, strength_S: np.ndarray, chances: _Chances) -> Tensor:  #
     ends = np.cumsum([0] + [len(t) for t in study.token_sets])
     words = torch.cat(list(study.token_sets)).numpy(), ends
     member_SR = csr_matrix((np.ones(ends[-1], dtype=np.float32), *words), (len(strength_S), len(study.used_R)))
-    rows_RD = member_SR.T @ (strength_S[:, None] * chances.axis_SD).astype(np.float32) + chances.form_RD
-    return torch.from_numpy(rows_RD + chances.lemma_GD[word_groups(study).numpy()])
+    rows_RD = member_SR.T @ (strength_S[:, None] * chances.axis_SD).astype(np.float32)
+    rows_RD += chances.noise_RD
+    return torch.from_numpy(rows_RD)
 
 # %% ../../nbs/09_validation/10_calibration.ipynb #rows
 def planted_rows(
