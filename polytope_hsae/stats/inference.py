@@ -45,9 +45,9 @@ def weighted_medians(
             f"{(~np.isfinite(values)).sum()} of {values.size} values are not finite; "
             "drop and count them before resampling"
         )
-    weights_UB = np.ascontiguousarray(weights_BU.T, dtype=np.int32)  # whole rows are read in any order of the units
+    weights_UB = weights_BU.T.astype(np.int32, order="C", casting="same_kind")  # its rows can be read in any order
     medians = [_medians(values_U, weights_UB) for values_U in np.atleast_2d(values)]
-    return np.stack(medians) if values.ndim > 1 else medians[0]
+    return np.array(medians).reshape(*values.shape[:-1], len(weights_BU))
 
 # %% ../../nbs/04_stats/00_inference.ipynb #c011
 def percentile_interval(
