@@ -12,7 +12,7 @@ from typing import Callable, Mapping, Sequence, TextIO
 
 # %% ../../nbs/19_runner/03_progress.ipynb #known
 KNOWN = (  # seconds of the phases of finished runs
-    (592, 92, 158, 332),  # demo
+    (395, 84, 163, 71),  # demo
     (1901, 300, 471, 387),  # demo-gemma
     (627, 1584, 2000, 1796),  # demo-large
 )
