@@ -4,7 +4,7 @@ The bare loop is `model.model(batch)` over the same windows with nothing kept. A
 positions, converting, checksumming and writing shards cost nothing.
 
 With `--run` also what a labelled test context costs there, in tokens that the model reads: in the documents that were
-picked for their words, and if each were read only up to its last labelled word, which nothing in a causal model forbids.
+picked for their words, and if each were read only up to its last labelled word, as a causal model may.
 
     python benchmarks/capture.py [--windows 128] [--rounds 2] [--run runs/demo] [--save FILE]
 """
@@ -109,7 +109,11 @@ def main() -> None:
     found |= {"bare_s": [b for b, _ in times], "capture_s": [c for _, c in times], "ratio": ratio}
     if args.run:
         found["labels"] = tokens_per_label(args.run)
-        print("picked test documents: {tokens} tokens, {labelled} labelled; {up_to_last} up to the last".format(**found["labels"]))
+        print(
+            "picked test documents: {tokens} tokens, {labelled} labelled; {up_to_last} up to the last".format(
+                **found["labels"]
+            )
+        )
     if args.save:
         atomic_write(args.save, json.dumps(found, indent=1) + "\n")
     print(f"RATIO capture {ratio:.3f}")
