@@ -46,7 +46,9 @@ def weighted_medians(
             "drop and count them before resampling"
         )
     if weights_BU.dtype.kind not in "biu":
-        raise UserError(f"the weights are of type {weights_BU.dtype}, but a resample holds a unit a whole number of times")
+        raise UserError(
+            f"the weights are of type {weights_BU.dtype}, but a resample holds a unit a whole number of times"
+        )
     weights_UB = weights_BU.T.astype(np.int32, order="C")  # its rows can be read in any order
     medians = [_medians(values_U, weights_UB) for values_U in np.atleast_2d(values)]
     return np.array(medians).reshape(*values.shape[:-1], len(weights_BU))
