@@ -52,7 +52,7 @@ def seconds(run) -> float:
     return time.perf_counter() - start
 
 
-def tokens_per_label(folder: Path) -> dict[str, float]:
+def tokens_per_label(folder: Path) -> dict[str, int]:
     "What a finished run's picked test documents hold: tokens, labelled contexts, tokens up to the last label of each"
     run = open_run(load_config(folder / "config.yaml"), folder)
     packed = corpus_windows(run.cfg, run.setup.loaded, run.setup.labels, run.setup.split_V)
